@@ -80,7 +80,6 @@ all_intact() { local name; for name in "$@"; do intact "$name" || return 1; done
 
 keep() { # <finished file> <name>
   chmod 0755 "$1"
-  rm -f "$dir/$2.sha256"
   mv -f "$1" "$dir/$2"
   (cd "$dir" && sha256sum "$2" > "$2.sha256.part" && mv -f "$2.sha256.part" "$2.sha256")
 }
