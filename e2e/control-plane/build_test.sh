@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Trials of build.sh with a stand-in for Go, so that they take seconds: what heals, who waits, what is refused.
-set -euo pipefail
+set -Eeuo pipefail
 
 script=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/build.sh
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+trap 'echo "FAIL build.sh: unexpected end at line $LINENO"; cat "$root/err"' ERR
 unset KUBE_BIN_DIR KUBEBUILDER_ASSETS KUBE_RELEASE_URL KUBE_RELEASE_SHA512
 
 # The stand-in writes down what it was asked to build and makes a program that names itself.
