@@ -1,0 +1,89 @@
+//! Names that other tools and other versions of the operator rely on. None may change within `v1alpha1`.
+
+/// API group of `VirtualNodePool`, and prefix of all labels, annotations and finalizers below.
+pub const GROUP: &str = "virtualnodes.dev";
+
+/// The API version served.
+pub const VERSION: &str = "v1alpha1";
+
+/// `apiVersion` of a pool.
+pub const API_VERSION: &str = "virtualnodes.dev/v1alpha1";
+
+/// `kind` of a pool.
+pub const KIND: &str = "VirtualNodePool";
+
+/// Plural resource name, as in RBAC rules.
+pub const PLURAL: &str = "virtualnodepools";
+
+/// Longest pool name, in characters: names of child objects are derived from it.
+pub const MAX_POOL_NAME: usize = 40;
+
+/// Finalizer on the pool: held until its nodes are drained.
+pub const FINALIZER: &str = "virtualnodes.dev/drain";
+
+/// Finalizer on the provider workload: keeps the providers alive when the workload is deleted by hand.
+pub const WORKLOAD_FINALIZER: &str = "virtualnodes.dev/drain-first";
+
+/// Label on the objects the operator creates, on an adopted workload and on the pool's Nodes; the value is the pool's name.
+pub const POOL_LABEL: &str = "virtualnodes.dev/pool";
+
+/// Label that names the manager of an object, from the recommended set of Kubernetes.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
+/// Value of [`MANAGED_BY_LABEL`] on objects that the operator creates.
+pub const MANAGED_BY: &str = "virtualnodepool-operator";
+
+/// Field manager of everything but cordons.
+pub const FIELD_MANAGER: &str = "virtualnodepool-operator";
+
+/// Field manager that owns a cordon of ours, and nothing else: who else cordoned is the API server's bookkeeping.
+pub const CORDON_FIELD_MANAGER: &str = "virtualnodepool-cordon";
+
+/// Annotation on a pool; `"true"` pauses it like `spec.paused`.
+pub const PAUSED_ANNOTATION: &str = "virtualnodes.dev/paused";
+
+/// Break-glass annotation on a pool, `<node>/<uid>`: give up a node that can never be emptied.
+pub const ABANDON_ANNOTATION: &str = "virtualnodes.dev/abandon-node";
+
+/// Fence on the workload while a shrink is being proved: `<ordinal>/<node-uid>/<lease-transitions>`.
+pub const SHRINKING_ANNOTATION: &str = "virtualnodes.dev/shrinking";
+
+/// Original values of what was taken over, on an adopted workload and on `eci-profile`, as JSON with sorted keys.
+pub const ADOPTED_VALUES_ANNOTATION: &str = "virtualnodes.dev/adopted-values";
+
+/// Hash of a template that was rolled back, on the workload: not tried again until the desired template differs.
+pub const REVERTED_ANNOTATION: &str = "virtualnodes.dev/reverted";
+
+/// Annotation values and switches that mean yes.
+pub const TRUE: &str = "true";
+
+/// Namespace of the operator: its Lease, Secrets and ConfigMaps.
+pub const OPERATOR_NAMESPACE: &str = "virtualnodepool-system";
+
+/// Namespace of `eci-profile`, and default of `--provider-namespaces`.
+pub const KUBE_SYSTEM: &str = "kube-system";
+
+/// Name of the ConfigMap that holds the provider's cluster-wide configuration.
+pub const PROFILE_CONFIG_MAP: &str = "eci-profile";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_ours_lies_under_the_group() {
+        for key in [
+            FINALIZER,
+            WORKLOAD_FINALIZER,
+            POOL_LABEL,
+            PAUSED_ANNOTATION,
+            ABANDON_ANNOTATION,
+            SHRINKING_ANNOTATION,
+            ADOPTED_VALUES_ANNOTATION,
+            REVERTED_ANNOTATION,
+            API_VERSION,
+        ] {
+            assert!(key.starts_with(&format!("{GROUP}/")), "{key}");
+        }
+    }
+}
