@@ -1,0 +1,269 @@
+//! Child processes that can't outlive this one, whatever ends it.
+
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Reads until the other end of its standard input is closed, which the kernel does however we end, SIGKILL
+/// included. Then kills the process group `$1` and removes the folder `$2`.
+const SUPERVISOR: &str = r#"
+cat > /dev/null
+kill -s KILL -- "-$1"
+rm -rf "$2" 2> /dev/null || { sleep 1; rm -rf "$2"; }
+"#;
+
+/// A process group of our children, with a supervisor outside of it that kills it when this process ends or the
+/// value is dropped.
+///
+/// The group is not the terminal's: Ctrl-C reaches the test process alone, and the group goes after it.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    anchor: Child,
+    supervisor: Child,
+}
+
+impl ProcessGroup {
+    /// Starts an empty group. `scratch` is removed when the group ends.
+    ///
+    /// # Errors
+    /// When `cat` or `sh` can't be started.
+    pub fn start(scratch: &Path) -> Result<Self> {
+        // Holds the group's id open; ends by itself when we are killed before the supervisor is there.
+        let anchor = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start the anchor of the process group")?;
+        let supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR, "supervisor"])
+            .arg(anchor.id().to_string())
+            .arg(scratch)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start the supervisor of the process group")?;
+        Ok(Self { anchor, supervisor })
+    }
+
+    /// Starts `command` in the group, with both outputs appended to `log`.
+    ///
+    /// # Errors
+    /// When the log can't be opened or the process not be started.
+    pub fn spawn(&self, name: &str, mut command: Command, log: &Path) -> Result<Component> {
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("open {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(i32::try_from(self.anchor.id())?)
+            .spawn()
+            .with_context(|| format!("start {:?}", command.get_program()))?;
+        Ok(Component {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        })
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        for child in [&mut self.supervisor, &mut self.anchor] {
+            if let Err(error) = child.wait() {
+                tracing::warn!("process {} was not reaped: {error}", child.id());
+            }
+        }
+    }
+}
+
+/// One process of a [`ProcessGroup`]. Dropping it kills it.
+#[derive(Debug)]
+pub struct Component {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Component {
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its output goes.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Its exit status, once it has ended.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Fails with the end of its log when it has ended.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        let Some(status) = self.exit_status()? else {
+            return Ok(());
+        };
+        let how = status
+            .signal()
+            .map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
+        bail!(
+            "{} ended by itself ({how}); the end of {}:\n{}",
+            self.name,
+            self.log.display(),
+            log_tail(&self.log, 15)
+        )
+    }
+
+    /// Sends a signal; nothing happens when the process has ended.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.exit_status()?.is_none() {
+            kill_process(Pid::from_child(&self.child), signal)
+                .with_context(|| format!("send {signal:?} to {}", self.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        // SIGKILL ends a stopped process too.
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            tracing::warn!("{} was not ended: {error}", self.name);
+        }
+    }
+}
+
+/// The last lines of a log file, or why it can't be read.
+#[must_use]
+pub fn log_tail(log: &Path, lines: usize) -> String {
+    match std::fs::read(log) {
+        Ok(content) => {
+            let content = String::from_utf8_lossy(&content);
+            let all: Vec<&str> = content.lines().collect();
+            all[all.len().saturating_sub(lines)..].join("\n")
+        }
+        Err(error) => format!("(no log: {error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn alive(pid: u32) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // A process that was killed but not yet reaped by whoever inherited it counts as ended.
+        !state.is_empty() && !state.contains(") Z ")
+    }
+
+    fn ends_soon(pid: u32) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while alive(pid) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        !alive(pid)
+    }
+
+    fn sleeper() -> Command {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        command
+    }
+
+    #[test]
+    fn dropping_the_group_ends_its_processes_and_removes_the_scratch_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = folder.path().join("scratch");
+        std::fs::create_dir(&scratch).unwrap();
+        let group = ProcessGroup::start(&scratch).unwrap();
+        let sleeper = group
+            .spawn("sleeper", sleeper(), &folder.path().join("log"))
+            .unwrap();
+        assert!(alive(sleeper.pid()));
+        drop(group);
+        assert!(ends_soon(sleeper.pid()));
+        assert!(!scratch.exists());
+    }
+
+    /// The test runs itself again as the process that gets killed; there it only starts a group and waits.
+    #[test]
+    fn a_killed_process_takes_its_group_with_it() {
+        const INNER: &str = "VNP_E2E_GROUP_TO_KILL";
+        if let Ok(folder) = std::env::var(INNER) {
+            let folder = PathBuf::from(folder);
+            let group = ProcessGroup::start(&folder.join("scratch")).unwrap();
+            let stopped = group.spawn("sleeper", sleeper(), &folder.join("log")).unwrap();
+            kill_process(Pid::from_child(&stopped.child), Signal::STOP).unwrap();
+            println!("sleeper {}", stopped.pid());
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut inner = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "control_plane::process::tests::a_killed_process_takes_its_group_with_it",
+            ])
+            .env(INNER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = BufReader::new(inner.stdout.take().unwrap())
+            .lines()
+            .map_while(std::io::Result::ok)
+            .find_map(|line| {
+                line.split("sleeper ")
+                    .nth(1)
+                    .and_then(|pid| pid.trim().parse().ok())
+            })
+            .unwrap();
+        assert!(alive(pid));
+        inner.kill().unwrap();
+        inner.wait().unwrap();
+        assert!(
+            ends_soon(pid),
+            "process {pid} outlived the process that started it"
+        );
+    }
+
+    #[test]
+    fn an_early_end_is_told_with_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = ProcessGroup::start(&folder.path().join("scratch")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo the port is taken; exit 3"]);
+        let mut component = group.spawn("etcd", command, &folder.path().join("log")).unwrap();
+        component.child.wait().unwrap();
+        let message = component.ensure_running().unwrap_err().to_string();
+        assert!(message.contains("etcd ended by itself"), "{message}");
+        assert!(message.contains("the port is taken"), "{message}");
+    }
+}
