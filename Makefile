@@ -14,9 +14,11 @@ demo: ## Show a pool grow and shrink on a real control plane (KEEP=1 leaves it r
 
 .PHONY: test
 test: ## Everything that must be green: lint, unit tests, scenarios on the real control plane
-	@folder=$$($(control_plane) --with-virtual-kubelet) && KUBECTL=$$folder/kubectl hack/lint.sh
-	cargo build --locked --package vnp-operator # the scenarios start it as a process
-	cargo test --workspace --locked --no-fail-fast
+	@folder=$$($(control_plane) --with-virtual-kubelet) && failed= ;\
+	KUBECTL=$$folder/kubectl hack/lint.sh || failed=1 ;\
+	cargo build --locked --package vnp-operator || failed=1 ; : the scenarios start it as a process ;\
+	cargo test --workspace --locked --no-fail-fast || failed=1 ;\
+	[ -z "$$failed" ]
 
 .PHONY: lint
 lint: ## Format, clippy, licences and bans, scripts, Dockerfile, workflow, config (STRICT=1: no tool may be missing)
