@@ -35,9 +35,8 @@ if [ ! -x "$folder/bin/$name" ]; then
   trap 'rm -rf "$fresh"' EXIT
   echo "lint: installing $name $version into $folder (once; cargo-deny takes some minutes)" >&2
   if install "$fresh" >&2 && [ -x "$fresh/bin/$name" ]; then
-    rm -rf "$folder"
-    # Two runs at once: the one that comes second finds the folder taken, with the same content.
-    mv -T "$fresh" "$folder" 2> /dev/null || [ -x "$folder/bin/$name" ]
+    # Two runs at once: the one that comes second finds the tool there and leaves it.
+    [ -x "$folder/bin/$name" ] || { rm -rf "$folder"; mv -T "$fresh" "$folder"; }
   elif command -v "$name" > /dev/null; then
     echo "lint: $name $version cannot be installed here; using the one on the PATH" >&2
     command -v "$name"
