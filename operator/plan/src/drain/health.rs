@@ -1,0 +1,83 @@
+//! Whether somebody is there to delete instances.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::observed::{NodeView, ProviderPod};
+
+/// A heartbeat older than this is none: the node lifecycle controller's own grace period, as Kubernetes had it for
+/// years, and well above the 10 s at which providers renew.
+pub const HEARTBEAT_LIMIT: SignedDuration = SignedDuration::from_secs(40);
+
+/// A healthy provider, by what must not change while emptiness is proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderMark {
+    /// UID of the provider pod.
+    pub pod_uid: String,
+    /// Its restart count.
+    pub restarts: i32,
+    /// UID of its Node.
+    pub node_uid: String,
+}
+
+/// Why a provider is not healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unhealthy {
+    /// No provider pod.
+    PodMissing,
+    /// The provider pod is being deleted.
+    PodTerminating,
+    /// The provider pod is not Ready.
+    PodNotReady,
+    /// No Node.
+    NodeMissing,
+    /// The Node is not Ready.
+    NodeNotReady,
+    /// No heartbeat within [`HEARTBEAT_LIMIT`].
+    NoHeartbeat,
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodMissing => "its provider pod is missing",
+            Self::PodTerminating => "its provider pod is being deleted",
+            Self::PodNotReady => "its provider pod is not Ready",
+            Self::NodeMissing => "its Node is missing",
+            Self::NodeNotReady => "its Node is not Ready",
+            Self::NoHeartbeat => "its provider has not sent a heartbeat for 40 seconds",
+        })
+    }
+}
+
+/// The health of a provider: its pod Ready, its Node Ready, a fresh heartbeat.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn health(
+    node: Option<&NodeView>,
+    pod: Option<&ProviderPod>,
+    now: Timestamp,
+) -> Result<ProviderMark, Unhealthy> {
+    let pod = pod.ok_or(Unhealthy::PodMissing)?;
+    if pod.deleting {
+        return Err(Unhealthy::PodTerminating);
+    }
+    if !pod.ready {
+        return Err(Unhealthy::PodNotReady);
+    }
+    let node = node.ok_or(Unhealthy::NodeMissing)?;
+    if !node.ready {
+        return Err(Unhealthy::NodeNotReady);
+    }
+    match &node.heartbeat {
+        Some(beat) if now.duration_since(beat.seen_at) <= HEARTBEAT_LIMIT => {}
+        _ => return Err(Unhealthy::NoHeartbeat),
+    }
+    Ok(ProviderMark {
+        pod_uid: pod.uid.clone(),
+        restarts: pod.restarts,
+        node_uid: node.uid.clone(),
+    })
+}

@@ -1,0 +1,193 @@
+//! The drain: which nodes go, and what has to be true before each next step. Every pass decides afresh from what is
+//! seen; `status.drain` keeps only what can't be seen (start, restarts, progress).
+
+pub mod answer;
+mod candidates;
+mod choose;
+mod cordon;
+mod emptying;
+pub mod health;
+pub mod memory;
+mod node;
+pub mod order;
+// pace
+mod removal;
+pub mod settle;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use vnp_crds::{BlockerReason, DrainSettings, LimitedBy, RetiredOrdinal};
+
+use crate::drain::order::DrainOrder;
+use crate::drain::settle::Settle;
+use crate::finding::{Blocker, Finding};
+use crate::observed::{Observed, Ordinal, Workload};
+use crate::plan::NodeInDrain;
+use crate::step::Step;
+
+/// What holds every drain of a pool before it starts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holds {
+    /// A drain field is set that can't be followed: nothing of a drain is, not even the part that was understood.
+    pub refused: Option<String>,
+    /// A roll step is in flight; a drain starts between two steps.
+    pub roll_in_step: bool,
+}
+
+/// What the drain contributes to a plan.
+#[derive(Clone, Debug, Default)]
+pub struct DrainPlan {
+    /// Steps of the drain track, in order.
+    pub steps: Vec<Step>,
+    /// Live reads wanted.
+    pub reads: Vec<Ordinal>,
+    /// What may be evicted.
+    pub orders: Vec<DrainOrder>,
+    /// Settles that stay or begin.
+    pub settles: BTreeMap<Ordinal, Settle>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+    /// Nodes that drain, highest ordinal first.
+    pub nodes: Vec<NodeInDrain>,
+    /// Ordinals taken away.
+    pub retired: Vec<RetiredOrdinal>,
+    /// What limits the drain.
+    pub limited_by: Option<LimitedBy>,
+    /// The ordinal whose own provider holds its drain.
+    pub held_by_provider: Option<Ordinal>,
+    /// When to look again.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl DrainPlan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn block(&mut self, blocker: Blocker) {
+        self.findings.push(Finding::Blocker(blocker));
+    }
+
+    /// A node is being emptied or taken away.
+    pub fn busy(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+}
+
+/// One pass's view of the drain: what is observed, and what follows from it at once.
+pub(crate) struct Scene<'a> {
+    pub(crate) seen: &'a Observed,
+    pub(crate) workload: &'a Workload,
+    pub(crate) settings: DrainSettings,
+    pub(crate) target: i32,
+    /// Nothing may be evicted or shrunk; own cordons stay.
+    pub(crate) held: bool,
+    pub(crate) now: Timestamp,
+}
+
+impl Scene<'_> {
+    /// The status entry of an ordinal's drain, as this operator or an earlier one reported it.
+    pub(crate) fn reported(&self, ordinal: Ordinal) -> Option<&vnp_crds::DrainingNode> {
+        let drain = self.seen.pool.status.as_ref()?.drain.as_ref()?;
+        drain.nodes.iter().find(|n| n.ordinal == ordinal)
+    }
+
+    /// First ordinal that is not wanted.
+    pub(crate) fn boundary(&self) -> Ordinal {
+        self.workload.start_ordinal().saturating_add(self.target)
+    }
+
+    /// The value of annotation `shrinking` with which this leader may shrink this ordinal.
+    pub(crate) fn fence(&self, ordinal: Ordinal, node_uid: &str) -> String {
+        format!("{ordinal}/{node_uid}/{}", self.seen.operator.lease_transitions)
+    }
+
+    /// Since when the same thing blocks: kept from the status, so that it survives a restart.
+    pub(crate) fn blocked_since(&self, reason: BlockerReason, object: &str) -> Timestamp {
+        let drain = self.seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
+        drain
+            .and_then(|d| {
+                d.blockers
+                    .iter()
+                    .find(|b| b.reason == reason && b.object == object)
+            })
+            .map_or(self.now, |b| b.since.0)
+    }
+
+    pub(crate) fn blocker(
+        &self,
+        reason: BlockerReason,
+        object: String,
+        pods: usize,
+        message: String,
+    ) -> Blocker {
+        let since = Some(self.blocked_since(reason, &object));
+        let pods = i32::try_from(pods).unwrap_or(i32::MAX);
+        Blocker {
+            reason,
+            object,
+            pods,
+            since,
+            message,
+            terminal: false,
+        }
+    }
+}
+
+/// Plans the drain of a workload that the pool holds. `target` is the accepted count of nodes.
+pub fn plan_drain(
+    seen: &Observed,
+    workload: &Workload,
+    target: i32,
+    holds: &Holds,
+    now: Timestamp,
+) -> DrainPlan {
+    let scene = Scene {
+        seen,
+        workload,
+        settings: seen.pool.spec.drain(),
+        target,
+        held: holds.refused.is_some(),
+        now,
+    };
+    let mut plan = DrainPlan::default();
+    let chosen = choose::choose(&scene, holds, &mut plan);
+    cordon::release(&scene, &chosen, &mut plan);
+    for ordinal in &chosen {
+        node::advance(&scene, *ordinal, &mut plan);
+    }
+    removal::advance(&scene, &mut plan);
+    plan.limited_by = limited_by(&scene, &plan);
+    plan
+}
+
+fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {
+    if plan.nodes.is_empty() {
+        return None;
+    }
+    let told = plan
+        .orders
+        .iter()
+        .filter(|o| !o.pods.is_empty())
+        .filter_map(|o| plan.nodes.iter().find(|n| n.name == o.node))
+        .filter_map(|n| scene.seen.memory.get(&n.ordinal)?.limited_by)
+        .next();
+    Some(told.unwrap_or(if plan.orders.is_empty() {
+        LimitedBy::Settle
+    } else {
+        LimitedBy::Nothing
+    }))
+}
+
+pub(crate) const fn seconds(count: i64) -> SignedDuration {
+    SignedDuration::from_secs(count)
+}
+
+pub(crate) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests;

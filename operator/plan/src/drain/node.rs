@@ -1,0 +1,301 @@
+//! One node's way from cordon to empty. The first thing that is not done yet ends the pass for that node.
+
+use vnp_crds::{BlockerReason, DrainPhase, Reap};
+
+use super::health::{ProviderMark, Unhealthy, health};
+use super::{DrainPlan, Scene, candidates, emptying, seconds, signed};
+use crate::finding::{EventNote, Finding};
+use crate::observed::{NodeView, Ordinal};
+use crate::plan::NodeInDrain;
+use crate::step::Step;
+
+/// How often a cordon that is gone is set again before somebody is asked.
+const RECORDONS: i32 = 3;
+/// How long a restarted provider may take before that is called a blocker.
+const RESTART_GRACE_SECONDS: i64 = 120;
+
+/// Takes the ordinal one step further, or says what holds it.
+pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) {
+    let mut entry = entry(scene, ordinal);
+    walk(scene, ordinal, &mut entry, plan);
+    plan.nodes.push(entry);
+}
+
+fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
+    let before = scene.reported(ordinal);
+    let node = scene.seen.nodes.get(&ordinal);
+    let remaining = scene.seen.pods_on(ordinal).count();
+    let terminating = scene
+        .seen
+        .pods_on(ordinal)
+        .filter(|p| p.deletion.is_some())
+        .count();
+    let left = int(remaining);
+    let fewer = before.is_some_and(|b| left < b.pods_remaining);
+    let last = before.and_then(|b| b.last_progress_time.as_ref()).map(|t| t.0);
+    NodeInDrain {
+        name: scene.seen.node_name(ordinal),
+        uid: node
+            .map(|n| n.uid.clone())
+            .or_else(|| before.and_then(|b| b.uid.clone()))
+            .unwrap_or_default(),
+        ordinal,
+        phase: before.map_or(DrainPhase::Cordoning, |b| b.phase),
+        started_at: before.map_or(scene.now, |b| b.started_at.0),
+        last_progress: last.filter(|_| !fewer).unwrap_or(scene.now),
+        empty_since: before
+            .and_then(|b| b.empty_since.as_ref())
+            .map(|t| t.0)
+            .filter(|_| remaining == 0),
+        recordons: before.map_or(0, |b| b.recordons),
+        reaped_provider_uid: before.and_then(|b| b.reaped_provider_uid.clone()),
+        pods_total: before.map_or(0, |b| b.pods_total).max(left),
+        pods_remaining: left,
+        pods_terminating: int(terminating),
+        pods_blocked: 0,
+    }
+}
+
+fn int(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn walk(scene: &Scene<'_>, ordinal: Ordinal, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
+    if emptying::abandon(scene, ordinal, entry, plan) || emptying::never_came_up(scene, ordinal, entry, plan)
+    {
+        return;
+    }
+    let node = scene.seen.nodes.get(&ordinal).map(AsRef::as_ref);
+    if let Some(node) = node
+        && !cordoned(scene, node, entry, plan)
+    {
+        return;
+    }
+    let mark = match health(
+        node,
+        scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref),
+        scene.now,
+    ) {
+        Ok(mark) => mark,
+        Err(why) => return unhealthy(scene, ordinal, entry, why, plan),
+    };
+    let Some(node) = node else { return };
+    if scene.held || !settled(scene, ordinal, entry, plan) {
+        return;
+    }
+    if entry.pods_remaining > 0 {
+        entry.phase = DrainPhase::Evicting;
+        candidates::order(scene, ordinal, node, &mark, entry, plan);
+        return;
+    }
+    entry.empty_since = entry.empty_since.or(Some(scene.now));
+    if reaped(scene, ordinal, &mark, entry, plan) {
+        emptying::advance(scene, ordinal, &mark, entry, plan);
+    }
+}
+
+/// True when our cordon is in effect; else cordons, or says that somebody keeps taking it away.
+fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &mut DrainPlan) -> bool {
+    if node.unschedulable && node.cordon_owner.ours() {
+        return true;
+    }
+    let reported = scene.reported(entry.ordinal);
+    let was_cordoned = reported.is_some_and(|r| r.phase != DrainPhase::Cordoning);
+    if was_cordoned && !node.unschedulable {
+        entry.recordons += 1;
+    }
+    if entry.recordons > RECORDONS && !node.unschedulable {
+        entry.recordons = RECORDONS + 1;
+        let message = format!(
+            "somebody uncordoned {0} again after it was cordoned {RECORDONS} more times; cordon it (kubectl cordon {0}) \
+             to let the drain go on, or raise spec.replicas to keep it",
+            node.name
+        );
+        let mut blocker = scene.blocker(
+            BlockerReason::CordonContested,
+            node.name.clone(),
+            scene.seen.pods_on(entry.ordinal).count(),
+            message.clone(),
+        );
+        blocker.terminal = true;
+        plan.block(blocker);
+        plan.findings.push(Finding::Event(EventNote {
+            reason: vnp_crds::EventReason::CordonContested,
+            subject: node.name.clone(),
+            note: message,
+        }));
+        return false;
+    }
+    entry.phase = DrainPhase::Cordoning;
+    // An unhealthy provider holds a drain that has not begun; a cordon that was lost is put back in any case.
+    let begun = reported.is_some() || node.cordon_owner.ours();
+    let healthy = health(
+        Some(node),
+        scene.seen.provider_pods.get(&entry.ordinal).map(AsRef::as_ref),
+        scene.now,
+    );
+    match healthy {
+        Err(why) if !begun => unhealthy(scene, entry.ordinal, entry, why, plan),
+        _ => plan.steps.push(Step::Cordon {
+            node: node.name.clone(),
+            uid: node.uid.clone(),
+        }),
+    }
+    false
+}
+
+/// Nobody could delete instances now: hold, and say who is sick.
+fn unhealthy(
+    scene: &Scene<'_>,
+    ordinal: Ordinal,
+    entry: &mut NodeInDrain,
+    why: Unhealthy,
+    plan: &mut DrainPlan,
+) {
+    plan.wake(scene.now + seconds(5));
+    let restarting = entry.phase == DrainPhase::Reaping;
+    if restarting && let Some((lower, blocker)) = held_back(scene, ordinal, why) {
+        let message = format!(
+            "the StatefulSet is OrderedReady and {lower} is not Ready, so the provider of {} is not started again; repair {lower}",
+            entry.name
+        );
+        plan.block(scene.blocker(BlockerReason::StatefulSetStuck, blocker, 0, message));
+        return;
+    }
+    let patient = entry
+        .empty_since
+        .is_some_and(|since| scene.now < since + seconds(RESTART_GRACE_SECONDS));
+    if restarting && patient {
+        return;
+    }
+    plan.held_by_provider = Some(ordinal);
+    let pods = scene.seen.pods_on(ordinal).count();
+    let reason = match why {
+        Unhealthy::NodeMissing if pods > 0 => BlockerReason::NodeMissing,
+        _ => BlockerReason::ProviderUnavailable,
+    };
+    let message = format!(
+        "{why}, so nobody could delete its instances; the drain goes on when it is healthy, see kubectl -n {} describe pod {}",
+        scene.workload.namespace(),
+        entry.name
+    );
+    plan.block(scene.blocker(reason, entry.name.clone(), pods, message));
+}
+
+fn held_back(scene: &Scene<'_>, ordinal: Ordinal, why: Unhealthy) -> Option<(String, String)> {
+    if why != Unhealthy::PodMissing || !scene.workload.ordered_ready() {
+        return None;
+    }
+    sick_lower(scene, ordinal).map(|lower| (lower, scene.workload.name().to_owned()))
+}
+
+/// The lowest provider pod below the ordinal that is not Ready.
+fn sick_lower(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
+    (scene.workload.start_ordinal()..ordinal)
+        .find(|o| scene.seen.provider_pods.get(o).is_none_or(|p| !p.ready))
+        .map(|o| scene.seen.node_name(o))
+}
+
+/// True when the cordon has been in effect for long enough: until then the scheduler may not have seen it.
+fn settled(scene: &Scene<'_>, ordinal: Ordinal, entry: &mut NodeInDrain, plan: &mut DrainPlan) -> bool {
+    let settle = signed(scene.settings.cordon_settle);
+    let since = scene.seen.memory.get(&ordinal).and_then(|m| m.cordoned_since);
+    let until = since.map_or(scene.now + settle, |s| s + settle);
+    if since.is_some() && scene.now >= until {
+        return true;
+    }
+    if matches!(entry.phase, DrainPhase::Cordoning | DrainPhase::Aborted) {
+        entry.phase = DrainPhase::Settling;
+    }
+    plan.wake(until);
+    false
+}
+
+/// True when the provider has started once more since the last pod went; a start removes instances that it forgot.
+/// Source: measured, a restart removed every orphan that a correct drain had left.
+fn reaped(
+    scene: &Scene<'_>,
+    ordinal: Ordinal,
+    mark: &ProviderMark,
+    entry: &mut NodeInDrain,
+    plan: &mut DrainPlan,
+) -> bool {
+    if scene.settings.reap == Reap::None {
+        return true;
+    }
+    let memory = scene.seen.memory.get(&ordinal);
+    let pod = scene.seen.provider_pods.get(&ordinal);
+    let provider = memory
+        .and_then(|m| m.provider.as_ref())
+        .filter(|p| p.uid == mark.pod_uid);
+    let restarted = entry
+        .reaped_provider_uid
+        .as_deref()
+        .is_some_and(|uid| uid != mark.pod_uid);
+    if restarted && provider.is_none_or(|p| p.departures == 0) {
+        // Its Node may still be Ready from the provider before: only a heartbeat of this one counts.
+        let beats = scene
+            .seen
+            .nodes
+            .get(&ordinal)
+            .and_then(|n| n.heartbeat.as_ref())
+            .map_or(0, |b| b.beats);
+        let fresh = provider.is_some_and(|p| beats > p.beats_before);
+        if !fresh {
+            entry.phase = DrainPhase::Reaping;
+            plan.wake(scene.now + seconds(5));
+        }
+        return fresh;
+    }
+    entry.phase = DrainPhase::Reaping;
+    if scene.workload.deleting() {
+        plan.wake(scene.now + seconds(5));
+        return false;
+    }
+    if scene.workload.ordered_ready()
+        && let Some(lower) = sick_lower(scene, ordinal)
+    {
+        let message = format!(
+            "the StatefulSet is OrderedReady and {lower} is not Ready, so the provider of {} would not come back from the \
+             restart that removes forgotten instances; repair {lower}",
+            entry.name
+        );
+        plan.block(scene.blocker(
+            BlockerReason::StatefulSetStuck,
+            scene.workload.name().to_owned(),
+            0,
+            message,
+        ));
+        return false;
+    }
+    let Some(live) = scene.seen.live.get(&ordinal) else {
+        plan.reads.push(ordinal);
+        return false;
+    };
+    let same = live
+        .provider_pod
+        .as_ref()
+        .is_some_and(|p| p.uid == mark.pod_uid && !p.deleting);
+    if same
+        && live.list.holding().next().is_none()
+        && let Some(pod) = pod
+    {
+        entry.reaped_provider_uid = Some(mark.pod_uid.clone());
+        plan.findings.push(Finding::Event(EventNote {
+            reason: vnp_crds::EventReason::ProviderRestarted,
+            subject: format!("{}/{}", entry.name, mark.pod_uid),
+            note: format!(
+                "{} is empty; its provider is restarted so that it removes instances it may have forgotten",
+                entry.name
+            ),
+        }));
+        plan.steps.push(Step::DeleteProviderPod {
+            pod: pod.key.clone(),
+            uid: mark.pod_uid.clone(),
+            why: crate::step::RestartReason::Reap,
+        });
+    } else {
+        plan.wake(scene.now + seconds(1));
+    }
+    false
+}

@@ -1,0 +1,49 @@
+//! What may be evicted now on one node, as handed to that node's task. The task keeps no other truth: an order replaces
+//! the one before, and no order means that nothing may be evicted.
+
+use crate::observed::{Budget, ObjectKey, Ordinal};
+
+/// Permission to evict pods of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrainOrder {
+    /// Node name.
+    pub node: String,
+    /// Node UID.
+    pub node_uid: String,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// UID of the provider pod that was healthy when the order was given.
+    pub provider_uid: String,
+    /// Pods that may be evicted, in order of eviction. Pods that are being deleted are not among them.
+    pub pods: Vec<EvictionCandidate>,
+    /// Pods of this node that are being deleted already.
+    pub terminating: u32,
+    /// Limits of the pool.
+    pub limits: DrainLimits,
+    /// The budgets that cover candidates, as last seen.
+    pub budgets: Vec<Budget>,
+}
+
+/// One pod that may be evicted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvictionCandidate {
+    /// Namespace and name.
+    pub pod: ObjectKey,
+    /// UID: the precondition of the eviction.
+    pub uid: String,
+    /// The budgets that cover it; none for a pod that has ended, for which the server asks no budget.
+    pub budgets: Vec<ObjectKey>,
+}
+
+/// Limits of a drain, from `spec.drain`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DrainLimits {
+    /// Evictions per second, `None` for pace Unlimited.
+    pub per_second: Option<f64>,
+    /// Evictions that may happen at once after a pause.
+    pub burst: u32,
+    /// Most pods between eviction and disappearance.
+    pub max_terminating: u32,
+    /// Most evictions in flight under one budget.
+    pub max_per_budget: u32,
+}

@@ -1,0 +1,153 @@
+//! Ordinals that the StatefulSet no longer keeps: their Nodes go last, and what is still bound to them is told.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use vnp_crds::{DrainPhase, EventReason, RetiredOrdinal};
+
+use super::{DrainPlan, Scene, cordon, seconds};
+use crate::finding::{EventNote, Finding};
+use crate::observed::{NodeView, Ordinal};
+use crate::plan::NodeInDrain;
+use crate::step::Step;
+
+/// How many ordinals are kept in `status.provider.retired`, and for how long.
+const RETIRED: usize = 10;
+const RETIRED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// Notes which ordinals went, removes their Nodes, tells of pods bound to ordinals that were never ours.
+pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
+    plan.retired = retired(scene);
+    for (ordinal, node) in &scene.seen.nodes {
+        if absent(scene, *ordinal) && node.pool_label() == Some(scene.seen.pool_name()) && !node.reserved() {
+            remove(scene, *ordinal, node, plan);
+        }
+    }
+    for (ordinal, pods) in &scene.seen.bound {
+        if absent(scene, *ordinal) && !pods.is_empty() && !ours(scene, *ordinal, plan) {
+            let node = scene.seen.node_name(*ordinal);
+            let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
+            plan.findings.push(Finding::Event(EventNote {
+                reason: EventReason::UnknownOrdinal,
+                subject: node.clone(),
+                note: format!(
+                    "pods are bound to {node}, for which there never was a virtual node (first: {first}); delete them, \
+                     or take spec.nodeName out of their manifests"
+                ),
+            }));
+        }
+    }
+}
+
+/// Whether the StatefulSet keeps no provider for the ordinal.
+fn absent(scene: &Scene<'_>, ordinal: Ordinal) -> bool {
+    !scene.workload.ordinals().contains(&ordinal)
+}
+
+/// A Node with our label, or an entry in `retired`: this ordinal was ours.
+fn ours(scene: &Scene<'_>, ordinal: Ordinal, plan: &DrainPlan) -> bool {
+    let node = scene.seen.nodes.get(&ordinal);
+    node.is_some_and(|n| n.pool_label() == Some(scene.seen.pool_name()))
+        || plan.retired.iter().any(|r| r.ordinal == ordinal)
+}
+
+fn recorded<'a>(scene: &'a Scene<'_>) -> &'a [RetiredOrdinal] {
+    let provider = scene.seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    provider.map_or(&[], |p| p.retired.as_slice())
+}
+
+/// The entries that stay, and those of ordinals that went since the last report.
+fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
+    let fresh = |time: Timestamp| scene.now.duration_since(time) < RETIRED_FOR;
+    let mut list: Vec<RetiredOrdinal> = recorded(scene)
+        .iter()
+        .filter(|r| absent(scene, r.ordinal) && fresh(r.time.0))
+        .cloned()
+        .collect();
+    let draining = scene.seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
+    for entry in draining.map_or(&[][..], |d| d.nodes.as_slice()) {
+        if absent(scene, entry.ordinal) && !list.iter().any(|r| r.ordinal == entry.ordinal) {
+            let abandoned = scene
+                .seen
+                .pool
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
+                .is_some_and(|v| *v == format!("{}/{}", entry.name, cordon::fence_uid(scene, entry.ordinal)));
+            list.push(RetiredOrdinal {
+                ordinal: entry.ordinal,
+                node_uid: entry.uid.clone(),
+                time: Time(scene.now),
+                abandoned,
+            });
+        }
+    }
+    let surplus = list.len().saturating_sub(RETIRED);
+    list.split_off(surplus)
+}
+
+/// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
+/// purpose shows no pod.
+fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainPlan) {
+    if ordinal >= scene.workload.start_ordinal() && ordinal < scene.boundary() {
+        // Wanted again: its provider comes back and takes the Node over.
+        return;
+    }
+    let reported = scene.reported(ordinal);
+    let started_at = reported.map_or(scene.now, |r| r.started_at.0);
+    let left = i32::try_from(scene.seen.pods_on(ordinal).count()).unwrap_or(i32::MAX);
+    let provider = scene.seen.provider_pods.get(&ordinal);
+    let phase = if provider.is_some() {
+        DrainPhase::Shrinking
+    } else {
+        DrainPhase::Removing
+    };
+    plan.nodes.push(NodeInDrain {
+        name: node.name.clone(),
+        uid: node.uid.clone(),
+        ordinal,
+        phase,
+        started_at,
+        last_progress: reported
+            .and_then(|r| r.last_progress_time.as_ref())
+            .map_or(scene.now, |t| t.0),
+        empty_since: reported.and_then(|r| r.empty_since.as_ref()).map(|t| t.0),
+        recordons: reported.map_or(0, |r| r.recordons),
+        reaped_provider_uid: reported.and_then(|r| r.reaped_provider_uid.clone()),
+        pods_total: reported.map_or(left, |r| r.pods_total.max(left)),
+        pods_remaining: left,
+        pods_terminating: 0,
+        pods_blocked: 0,
+    });
+    // A bound pod means that a race was lost: the count goes back up and the drain starts again.
+    let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned);
+    if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
+        return;
+    }
+    // What the audit after this needs must be in the status before the Node is gone.
+    let noted = recorded(scene).iter().any(|r| r.ordinal == ordinal);
+    if reported.is_some() && !noted {
+        plan.wake(scene.now + seconds(1));
+        return;
+    }
+    let Some(live) = scene.seen.live.get(&ordinal) else {
+        plan.reads.push(ordinal);
+        return;
+    };
+    let empty = live.list.holding().next().is_none() || given_up;
+    let same = live.node.as_ref().is_some_and(|n| n.uid == node.uid) && live.provider_pod.is_none();
+    let gone = live
+        .workload
+        .as_ref()
+        .is_some_and(|w| !w.ordinals().contains(&ordinal) && w.uid() == scene.workload.uid());
+    let unwanted = crate::target::target_of(&live.pool, live.workload.as_deref())
+        .is_some_and(|t| ordinal >= scene.workload.start_ordinal().saturating_add(t));
+    if empty && same && gone && unwanted && !live.pool.is_paused() {
+        plan.steps.push(Step::DeleteNode {
+            node: node.name.clone(),
+            uid: node.uid.clone(),
+        });
+    } else {
+        plan.wake(scene.now + seconds(1));
+    }
+}

@@ -1,0 +1,606 @@
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::json;
+use vnp_crds::{BlockerReason, DrainPhase, SHRINKING_ANNOTATION};
+
+use super::memory::DrainMemory;
+use super::settle::Settle;
+use super::*;
+use crate::observed::{Budget, CordonOwner, Heartbeat, ObjectKey};
+use crate::proof::{ListAnswer, LiveFacts, QuorumList};
+use crate::step::{PatchPurpose, WorkloadPatch};
+use crate::testing::{after, bind, node, now, observed, pod, pool, provider_pod, with_node, workload};
+
+fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
+    let workload = seen.workload.clone().unwrap();
+    plan_drain(seen, &workload, target, &Holds::default(), at)
+}
+
+fn memory(seen: &mut Observed, ordinal: Ordinal, change: impl FnOnce(&mut DrainMemory)) {
+    change(seen.memory.entry(ordinal).or_default());
+}
+
+fn cordon(seen: &mut Observed, ordinal: Ordinal) {
+    with_node(seen, ordinal, |n| {
+        n.unschedulable = true;
+        n.cordon_owner = CordonOwner::Us;
+    });
+    memory(seen, ordinal, |m| m.cordoned_since = Some(after(-60)));
+}
+
+fn fence(seen: &mut Observed, value: &str) {
+    let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+    raw["metadata"]["annotations"] = json!({ SHRINKING_ANNOTATION: value });
+    seen.workload = Some(Arc::new(Workload::new(raw)));
+}
+
+fn list(at: Timestamp, pods: Vec<crate::observed::BoundPod>) -> QuorumList {
+    let answer = ListAnswer {
+        resource_version: Some("1".to_owned()),
+        continue_token: None,
+        pods,
+    };
+    QuorumList::complete(at, answer).unwrap()
+}
+
+fn look(seen: &mut Observed, ordinal: Ordinal, at: Timestamp, pods: Vec<crate::observed::BoundPod>) {
+    let live = LiveFacts {
+        list: list(at, pods),
+        pool: seen.pool.clone(),
+        workload: seen.workload.clone(),
+        node: seen.nodes.get(&ordinal).cloned(),
+        provider_pod: seen.provider_pods.get(&ordinal).cloned(),
+    };
+    seen.live.insert(ordinal, live);
+}
+
+fn purposes(plan: &DrainPlan) -> Vec<PatchPurpose> {
+    plan.steps
+        .iter()
+        .filter_map(|s| match s {
+            Step::PatchWorkload(WorkloadPatch { purpose, .. }) => Some(*purpose),
+            _ => None,
+        })
+        .collect()
+}
+
+fn shrinks(plan: &DrainPlan) -> Vec<Ordinal> {
+    plan.steps
+        .iter()
+        .filter_map(|s| {
+            if let Step::Shrink(s) = s {
+                Some(s.ordinal())
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+fn blockers(plan: &DrainPlan) -> Vec<BlockerReason> {
+    plan.findings
+        .iter()
+        .filter_map(|f| {
+            if let Finding::Blocker(b) = f {
+                Some(b.reason)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// Node 2 of 3 is to go; it is cordoned, empty, reaped, fenced and one settle old.
+fn ripe() -> Observed {
+    let spec = json!({ "replicas": 2, "drain": { "emptySettleSeconds": 30 } });
+    let mut seen = observed(pool(spec), 3);
+    cordon(&mut seen, 2);
+    fence(&mut seen, "2/node-2/3");
+    report(&mut seen, DrainPhase::Emptying, Some("an earlier provider pod"));
+    memory(&mut seen, 2, |m| {
+        m.settle = Settle::begin(
+            "2/node-2/3".to_owned(),
+            Some(mark(2)),
+            list(after(-40), Vec::new()),
+        )
+        .ok();
+    });
+    look(&mut seen, 2, now(), Vec::new());
+    seen
+}
+
+fn mark(ordinal: Ordinal) -> health::ProviderMark {
+    health::health(Some(&node(ordinal)), Some(&provider_pod(ordinal)), now()).unwrap()
+}
+
+fn report(seen: &mut Observed, phase: DrainPhase, reaped: Option<&str>) {
+    let mut pool = (*seen.pool).clone();
+    pool.status = Some(
+        serde_json::from_value(json!({
+            "provider": { "type": "StatefulSet", "registered": [0, 1, 2], "retired": [] },
+            "drain": {
+                "summary": "0/0", "podsTotal": 0, "podsRemaining": 0, "podsTerminating": 0, "podsBlocked": 0,
+                "limitedBy": "Settle", "blockers": [],
+                "nodes": [{
+                    "name": "virtual-node-eci-2", "uid": "node-2", "ordinal": 2, "phase": phase.as_str(),
+                    "startedAt": "2026-12-31T00:00:00Z", "recordons": 0, "reapedProviderUid": reaped,
+                    "podsTotal": 0, "podsRemaining": 0,
+                }],
+            },
+        }))
+        .unwrap(),
+    );
+    seen.pool = Arc::new(pool);
+}
+
+#[test]
+fn nothing_is_done_when_the_count_is_the_target() {
+    let plan = plan_at(&observed(pool(json!({ "replicas": 3 })), 3), 3, now());
+    assert_eq!(plan.steps, Vec::new());
+    assert_eq!(plan.nodes, Vec::new());
+    assert_eq!(plan.wake_at, None);
+}
+
+#[test]
+fn the_highest_ordinal_is_cordoned_first_and_only_that_one() {
+    let mut seen = observed(pool(json!({ "replicas": 1 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    let plan = plan_at(&seen, 1, now());
+    assert_eq!(
+        plan.steps,
+        [Step::Cordon {
+            node: "virtual-node-eci-2".to_owned(),
+            uid: "node-2".to_owned()
+        }]
+    );
+    assert!(plan.orders.is_empty());
+}
+
+#[test]
+fn no_eviction_before_the_cordon_has_settled() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    cordon(&mut seen, 2);
+    memory(&mut seen, 2, |m| m.cordoned_since = Some(after(-4)));
+    let early = plan_at(&seen, 2, now());
+    assert!(early.orders.is_empty());
+    assert_eq!(early.nodes[0].phase, DrainPhase::Settling);
+    assert_eq!(early.wake_at, Some(after(1)));
+    assert_eq!(plan_at(&seen, 2, after(1)).orders[0].pods.len(), 1);
+}
+
+#[test]
+fn a_process_that_has_not_seen_the_cordon_settles_anew() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    cordon(&mut seen, 2);
+    seen.memory.clear();
+    assert!(plan_at(&seen, 2, now()).orders.is_empty());
+}
+
+#[test]
+fn nothing_is_evicted_while_the_provider_is_sick() {
+    type Harm = fn(&mut Observed);
+    let harms: [Harm; 5] = [
+        |s| with_node(s, 2, |n| n.ready = false),
+        |s| {
+            with_node(s, 2, |n| {
+                n.heartbeat = Some(Heartbeat {
+                    seen_at: after(-41),
+                    beats: 9,
+                })
+            })
+        },
+        |s| with_node(s, 2, |n| n.heartbeat = None),
+        |s| drop(s.provider_pods.remove(&2)),
+        |s| drop(s.nodes.remove(&2)),
+    ];
+    for harm in harms {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+        bind(&mut seen, 2, vec![pod("a")]);
+        cordon(&mut seen, 2);
+        assert_eq!(plan_at(&seen, 2, now()).orders.len(), 1);
+        harm(&mut seen);
+        let plan = plan_at(&seen, 2, now());
+        assert!(plan.orders.is_empty());
+        let expected = if seen.nodes.contains_key(&2) {
+            BlockerReason::ProviderUnavailable
+        } else {
+            BlockerReason::NodeMissing
+        };
+        assert_eq!(blockers(&plan), [expected]);
+        assert_eq!(plan.held_by_provider, Some(2));
+    }
+}
+
+#[test]
+fn a_spent_budget_is_named_without_asking() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a"), pod("b")]);
+    cordon(&mut seen, 2);
+    let key = ObjectKey {
+        namespace: "shop".to_owned(),
+        name: "checkout".to_owned(),
+    };
+    let selector = serde_json::from_value(json!({ "matchLabels": { "app": "shop" } })).unwrap();
+    seen.budgets = Arc::new(vec![Budget {
+        key: key.clone(),
+        selector: Some(selector),
+        current: true,
+        ..Budget::default()
+    }]);
+    let plan = plan_at(&seen, 2, now());
+    let Finding::Blocker(blocker) = &plan.findings[0] else {
+        panic!("{:?}", plan.findings)
+    };
+    assert_eq!(
+        (blocker.reason, blocker.object.as_str(), blocker.pods),
+        (BlockerReason::BlockedByBudget, "shop/checkout", 2)
+    );
+    assert_eq!(plan.orders[0].pods[0].budgets, [key]);
+}
+
+#[test]
+fn bare_pods_block_unless_the_user_says_otherwise_and_finished_ones_never_do() {
+    for (policy, evicted, reason) in [
+        ("Block", 1, Some(BlockerReason::BarePods)),
+        ("WaitForCompletion", 1, Some(BlockerReason::WaitingForCompletion)),
+        ("Evict", 2, None),
+    ] {
+        let mut seen = observed(pool(json!({ "replicas": 2, "drain": { "barePods": policy } })), 3);
+        let mut bare = pod("bare");
+        bare.controller = None;
+        let mut ended = bare.clone();
+        ended.key.name = "ended".to_owned();
+        ended.phase = crate::observed::PodPhase::Succeeded;
+        bind(&mut seen, 2, vec![bare, ended]);
+        cordon(&mut seen, 2);
+        let plan = plan_at(&seen, 2, now());
+        assert_eq!(plan.orders[0].pods.len(), evicted, "{policy}");
+        assert_eq!(plan.orders[0].pods[0].pod.name, "ended", "{policy}");
+        assert_eq!(blockers(&plan).first().copied(), reason, "{policy}");
+    }
+}
+
+#[test]
+fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
+    let mut seen = observed(pool(json!({ "replicas": 1 })), 2);
+    with_node(&mut seen, 0, |n| n.pod_capacity = Some(2));
+    bind(&mut seen, 0, vec![pod("x")]);
+    bind(&mut seen, 1, vec![pod("a"), pod("b")]);
+    let plan = plan_at(&seen, 1, now());
+    assert_eq!(
+        (plan.steps.len(), blockers(&plan)),
+        (0, vec![BlockerReason::InsufficientCapacity])
+    );
+    assert_eq!(plan_at(&seen, 0, now()).steps.len(), 1, "not asked for target 0");
+    let spec = json!({ "replicas": 1, "drain": { "capacityCheck": "Ignore" } });
+    seen.pool = Arc::new(pool(spec));
+    assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1, "Ignore overrides");
+}
+
+#[test]
+fn an_empty_node_is_reaped_before_it_is_fenced() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    let asks = plan_at(&seen, 2, now());
+    assert_eq!(
+        (asks.reads.as_slice(), asks.steps.len()),
+        (&[2][..], 0),
+        "a list first"
+    );
+    look(&mut seen, 2, now(), vec![pod("late")]);
+    assert!(
+        plan_at(&seen, 2, now()).steps.is_empty(),
+        "a pod that only the list shows"
+    );
+    look(&mut seen, 2, now(), Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    assert!(matches!(&plan.steps[..], [Step::DeleteProviderPod { uid, .. }] if uid == "provider-2"));
+    assert_eq!(plan.nodes[0].reaped_provider_uid.as_deref(), Some("provider-2"));
+}
+
+#[test]
+fn after_the_restart_only_a_heartbeat_of_the_new_provider_counts() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    report(&mut seen, DrainPhase::Reaping, Some("an earlier provider pod"));
+    memory(&mut seen, 2, |m| m.provider.as_mut().unwrap().beats_before = 10);
+    assert_eq!(plan_at(&seen, 2, now()).nodes[0].phase, DrainPhase::Reaping);
+    with_node(&mut seen, 2, |n| n.heartbeat.as_mut().unwrap().beats = 11);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(purposes(&plan), [PatchPurpose::Fence]);
+    memory(&mut seen, 2, |m| m.provider.as_mut().unwrap().departures = 1);
+    assert_eq!(
+        plan_at(&seen, 2, now()).reads,
+        [2],
+        "a pod went after the start: once more"
+    );
+}
+
+#[test]
+fn a_ripe_node_is_shrunk_away_with_every_test_in_the_patch() {
+    let plan = plan_at(&ripe(), 2, now());
+    assert_eq!(shrinks(&plan), [2]);
+    let Some(Step::Shrink(shrink)) = plan.steps.last() else {
+        panic!("{:?}", plan.steps)
+    };
+    let mut raw = ripe().workload.unwrap().raw.clone();
+    json_patch::patch(&mut raw, shrink.patch()).unwrap();
+    assert_eq!(raw["spec"]["replicas"], 2);
+    for (pointer, other) in [
+        ("/metadata/uid", json!("another")),
+        ("/metadata/resourceVersion", json!("101")),
+        (
+            "/metadata/annotations/virtualnodes.dev~1shrinking",
+            json!("2/node-2/4"),
+        ),
+        ("/spec/replicas", json!(4)),
+    ] {
+        let mut moved = ripe().workload.unwrap().raw.clone();
+        *moved.pointer_mut(pointer).unwrap() = other;
+        assert!(
+            json_patch::patch(&mut moved, shrink.patch()).is_err(),
+            "{pointer}"
+        );
+    }
+}
+
+#[test]
+fn anything_that_moved_during_the_settle_voids_it() {
+    type Harm = fn(&mut Observed);
+    let harms: [(&str, Harm); 9] = [
+        ("a pod in the second list", |s| {
+            look(s, 2, now(), vec![pod("late")])
+        }),
+        ("the provider restarted", |s| {
+            let mut other = provider_pod(2);
+            other.restarts = 1;
+            s.provider_pods.insert(2, Arc::new(other));
+        }),
+        ("the provider restarted, seen only live", |s| {
+            let mut other = provider_pod(2);
+            other.uid = "other".to_owned();
+            s.live.get_mut(&2).unwrap().provider_pod = Some(Arc::new(other));
+        }),
+        ("the Node registered again, seen only live", |s| {
+            let mut other = node(2);
+            other.uid = "other".to_owned();
+            s.live.get_mut(&2).unwrap().node = Some(Arc::new(other));
+        }),
+        ("the cordon is gone, seen only live", |s| {
+            s.live.get_mut(&2).unwrap().node = Some(Arc::new(node(2)));
+        }),
+        ("the live pool wants three", |s| {
+            s.live.get_mut(&2).unwrap().pool = Arc::new(pool(json!({ "replicas": 3 })));
+        }),
+        ("the live pool is paused", |s| {
+            s.live.get_mut(&2).unwrap().pool = Arc::new(pool(json!({ "replicas": 2, "paused": true })));
+        }),
+        ("the fence went, seen only live", |s| {
+            s.live.get_mut(&2).unwrap().workload = Some(Arc::new(workload(3)));
+        }),
+        ("a heartbeat is missing since the last departure", |s| {
+            memory(s, 2, |m| m.departures.last = Some((after(-35), 10)));
+        }),
+    ];
+    for (what, harm) in harms {
+        let mut seen = ripe();
+        harm(&mut seen);
+        assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0], "{what}");
+    }
+}
+
+#[test]
+fn the_settle_waits_for_the_clouds_backlog() {
+    let mut seen = ripe();
+    memory(&mut seen, 2, |m| {
+        m.departures = memory::Departures::after_restart(300, after(-40));
+    });
+    // 200 instances beyond the burst at 20/s need 10 s from -40 s on: done.
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [2]);
+    memory(&mut seen, 2, |m| {
+        m.departures = memory::Departures::after_restart(2000, after(-40))
+    });
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(shrinks(&plan), [0; 0]);
+    assert!(plan.wake_at.unwrap() >= after(55));
+    assert!(plan.settles.contains_key(&2), "the settle goes on");
+}
+
+#[test]
+fn a_foreign_or_stale_fence_is_taken_back_before_anything_else() {
+    for (value, target) in [("2/node-2/2", 2), ("2/node-2/3", 3)] {
+        let mut seen = ripe();
+        fence(&mut seen, value);
+        let plan = plan_at(&seen, target, now());
+        assert_eq!(purposes(&plan), [PatchPurpose::Unfence], "{value}");
+        assert!(
+            matches!(plan.steps[0], Step::PatchWorkload(_)),
+            "before the uncordon"
+        );
+        assert_eq!(shrinks(&plan), [0; 0]);
+    }
+}
+
+#[test]
+fn raising_the_target_undoes_our_cordon_and_nobody_elses() {
+    let mut seen = observed(pool(json!({ "replicas": 3 })), 3);
+    cordon(&mut seen, 2);
+    with_node(&mut seen, 1, |n| {
+        n.unschedulable = true;
+        n.cordon_owner = CordonOwner::Others;
+    });
+    let plan = plan_at(&seen, 3, now());
+    assert_eq!(
+        plan.steps,
+        [Step::Uncordon {
+            node: "virtual-node-eci-2".to_owned(),
+            uid: "node-2".to_owned()
+        }]
+    );
+    assert!(plan.orders.is_empty());
+}
+
+#[test]
+fn a_cordon_that_is_taken_away_is_put_back_three_times() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    report(&mut seen, DrainPhase::Evicting, None);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!((plan.steps.len(), plan.nodes[0].recordons), (1, 1));
+    let mut pool = (*seen.pool).clone();
+    pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0].recordons = 3;
+    seen.pool = Arc::new(pool);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(
+        (plan.steps.len(), blockers(&plan)),
+        (0, vec![BlockerReason::CordonContested])
+    );
+    with_node(&mut seen, 2, |n| {
+        n.unschedulable = true;
+        n.cordon_owner = CordonOwner::Others;
+    });
+    assert_eq!(
+        plan_at(&seen, 2, now()).steps.len(),
+        1,
+        "somebody cordoned: it goes on"
+    );
+}
+
+#[test]
+fn a_node_is_deleted_only_after_its_provider_and_when_the_audit_is_noted() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+    with_node(&mut seen, 2, |n| n.unschedulable = true);
+    seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
+    report(&mut seen, DrainPhase::Emptying, Some("x"));
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(
+        (plan.nodes[0].phase, plan.steps.len(), plan.reads.len()),
+        (DrainPhase::Shrinking, 0, 0)
+    );
+    assert_eq!(
+        (plan.retired[0].ordinal, plan.retired[0].node_uid.as_deref()),
+        (2, Some("node-2"))
+    );
+    seen.provider_pods.remove(&2);
+    assert!(
+        plan_at(&seen, 2, now()).reads.is_empty(),
+        "not noted in the status yet"
+    );
+    let mut pool = (*seen.pool).clone();
+    pool.status.as_mut().unwrap().provider.as_mut().unwrap().retired = plan.retired.clone();
+    seen.pool = Arc::new(pool);
+    assert_eq!(plan_at(&seen, 2, now()).reads, [2]);
+    look(&mut seen, 2, now(), vec![pod("raced")]);
+    assert!(plan_at(&seen, 2, now()).steps.is_empty());
+    look(&mut seen, 2, now(), Vec::new());
+    let delete = Step::DeleteNode {
+        node: "virtual-node-eci-2".to_owned(),
+        uid: "node-2".to_owned(),
+    };
+    assert_eq!(plan_at(&seen, 2, now()).steps, [delete]);
+    seen.live.get_mut(&2).unwrap().pool = Arc::new(crate::testing::pool(json!({ "replicas": 3 })));
+    assert!(plan_at(&seen, 2, now()).steps.is_empty(), "wanted again");
+}
+
+#[test]
+fn a_pod_on_an_ordinal_that_never_was_is_reported_and_nothing_else() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+    bind(&mut seen, 99, vec![pod("stray")]);
+    let plan = plan_at(&seen, 2, now());
+    assert!(plan.steps.is_empty() && plan.orders.is_empty());
+    assert!(
+        matches!(&plan.findings[..], [Finding::Event(e)] if e.reason == vnp_crds::EventReason::UnknownOrdinal && e.note.contains("virtual-node-eci-99"))
+    );
+}
+
+#[test]
+fn an_ordinal_that_never_came_up_goes_without_a_healthy_provider() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    report(&mut seen, DrainPhase::Cordoning, None);
+    let mut pool = (*seen.pool).clone();
+    pool.status
+        .as_mut()
+        .unwrap()
+        .provider
+        .as_mut()
+        .unwrap()
+        .registered = vec![0, 1];
+    pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0].uid = None;
+    seen.pool = Arc::new(pool);
+    seen.nodes.remove(&2);
+    seen.provider_pods.remove(&2);
+    assert_eq!(purposes(&plan_at(&seen, 2, now())), [PatchPurpose::Fence]);
+    fence(&mut seen, "2/none/3");
+    assert_eq!(plan_at(&seen, 2, now()).reads, [2]);
+    look(&mut seen, 2, now(), Vec::new());
+    let first = plan_at(&seen, 2, now());
+    memory(&mut seen, 2, |m| m.settle = first.settles.get(&2).cloned());
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0], "one list is not two");
+    look(&mut seen, 2, after(1), Vec::new());
+    assert_eq!(shrinks(&plan_at(&seen, 2, after(1))), [2]);
+}
+
+#[test]
+fn break_glass_acts_on_the_exact_name_and_uid_only() {
+    for (value, acts) in [
+        ("virtual-node-eci-2/node-2", true),
+        ("virtual-node-eci-2/other", false),
+        ("virtual-node-eci-1/node-1", false),
+    ] {
+        let mut seen = observed(pool(json!({ "replicas": 1 })), 3);
+        bind(&mut seen, 2, vec![pod("lost")]);
+        with_node(&mut seen, 2, |n| n.ready = false);
+        let mut pool = (*seen.pool).clone();
+        pool.metadata.annotations =
+            Some([(vnp_crds::ABANDON_ANNOTATION.to_owned(), value.to_owned())].into());
+        seen.pool = Arc::new(pool);
+        fence(&mut seen, "2/node-2/3");
+        look(&mut seen, 2, now(), vec![pod("lost")]);
+        assert_eq!(
+            shrinks(&plan_at(&seen, 1, now())).len(),
+            usize::from(acts),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_drain_field_holds_a_drain_that_runs() {
+    let mut seen = ripe();
+    let held = Holds {
+        refused: Some("spec.drain.stages".to_owned()),
+        roll_in_step: false,
+    };
+    let plan = plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now());
+    assert_eq!(shrinks(&plan), [0; 0]);
+    bind(&mut seen, 2, vec![pod("a")]);
+    let plan = plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now());
+    assert!(plan.orders.is_empty());
+}
+
+#[test]
+fn a_drain_starts_between_two_roll_steps() {
+    let seen = observed(pool(json!({ "replicas": 2 })), 3);
+    let held = Holds {
+        refused: None,
+        roll_in_step: true,
+    };
+    assert!(
+        plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now())
+            .nodes
+            .is_empty()
+    );
+}
+
+#[test]
+fn an_incomplete_list_is_no_list() {
+    let partial = ListAnswer {
+        resource_version: Some("1".to_owned()),
+        continue_token: Some("more".to_owned()),
+        pods: Vec::new(),
+    };
+    assert!(QuorumList::complete(now(), partial).is_err());
+    assert!(QuorumList::complete(now(), ListAnswer::default()).is_err());
+}

@@ -1,0 +1,135 @@
+//! Everything one pass looks at, as plain data. Nothing here can be refreshed or re-read: a decision is a function
+//! of these values and of `now`.
+
+mod node;
+mod pod;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
+use vnp_crds::VirtualNodePool;
+
+pub use node::{CordonOwner, Heartbeat, NodeView};
+pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
+pub use workload::{UpdateStrategy, Workload};
+
+use crate::drain::memory::DrainMemory;
+use crate::proof::LiveFacts;
+
+/// The number at the end of a virtual node's name, counted from the StatefulSet's `ordinals.start`.
+pub type Ordinal = i32;
+
+/// The cluster as one pass over one pool sees it.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The pool, from the cache.
+    pub pool: Arc<VirtualNodePool>,
+    /// All other pools of the cluster, from the cache.
+    pub others: Vec<Arc<VirtualNodePool>>,
+    /// How this operator was started and which leader term it serves.
+    pub operator: OperatorFacts,
+    /// The provider's StatefulSet, `None` when there is no object of that name.
+    pub workload: Option<Arc<Workload>>,
+    /// Pods of the workload's namespace named `<provider.name>-<ordinal>`.
+    pub provider_pods: BTreeMap<Ordinal, Arc<ProviderPod>>,
+    /// Node objects named `<provider.name>-<ordinal>`, whoever made them.
+    pub nodes: BTreeMap<Ordinal, Arc<NodeView>>,
+    /// Pods whose `spec.nodeName` is `<provider.name>-<ordinal>`, whether that Node exists or not; sorted by key.
+    pub bound: BTreeMap<Ordinal, Arc<Vec<BoundPod>>>,
+    /// All PodDisruptionBudgets of the cluster.
+    pub budgets: Arc<Vec<Budget>>,
+    /// Secret `vnp-restore-<pool-uid>`: the workload as it was before it was deleted by somebody.
+    pub restore_copy: Option<SavedCopy>,
+    /// Secret `vnp-template-<pool-uid>`: the template that a roll in progress replaces.
+    pub template_copy: Option<SavedCopy>,
+    /// `kube-system/eci-profile`, `None` when absent.
+    pub profile: Option<Arc<ConfigMap>>,
+    /// `kube-system/acs-profile`, `None` when absent, as it is outside ACS clusters.
+    pub acs_profile: Option<Arc<ConfigMap>>,
+    /// The provider's newest Warning event on a profile, when it is younger than the ConfigMap's last change.
+    pub profile_rejection: Option<String>,
+    /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.
+    pub memory: BTreeMap<Ordinal, DrainMemory>,
+    /// What this process remembers of the roll and of contested fields. A throttle as well.
+    pub recall: Recall,
+    /// The live reads that the plan asked for in this pass; empty before it asked.
+    pub live: BTreeMap<Ordinal, LiveFacts>,
+}
+
+impl Observed {
+    /// UID of the pool; empty only for an object that never was on a server.
+    pub fn pool_uid(&self) -> &str {
+        self.pool.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Name of the pool.
+    pub fn pool_name(&self) -> &str {
+        self.pool.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// True once somebody deleted the pool.
+    pub fn deleting(&self) -> bool {
+        self.pool.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Name of the virtual node and of the provider pod with that ordinal.
+    pub fn node_name(&self, ordinal: Ordinal) -> String {
+        format!(
+            "{}-{ordinal}",
+            self.pool.spec.provider.name.as_deref().unwrap_or_default()
+        )
+    }
+
+    /// The workload, when it exists and carries our label naming this pool: only then it is held by this pool.
+    pub fn held_workload(&self) -> Option<&Arc<Workload>> {
+        self.workload
+            .as_ref()
+            .filter(|w| w.pool_label() == Some(self.pool_name()))
+    }
+
+    /// Pods bound to the ordinal that count: all but mirror pods.
+    pub fn pods_on(&self, ordinal: Ordinal) -> impl Iterator<Item = &BoundPod> {
+        self.bound
+            .get(&ordinal)
+            .into_iter()
+            .flat_map(|pods| pods.iter())
+            .filter(|p| !p.mirror)
+    }
+}
+
+/// Facts about the running operator that decisions depend on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OperatorFacts {
+    /// Namespaces in which workloads may be managed (`--provider-namespaces`).
+    pub provider_namespaces: Vec<String>,
+    /// Namespace of the operator: its Lease, Secrets and ConfigMaps.
+    pub namespace: String,
+    /// `leaseTransitions` of the Lease in this term; part of every fence.
+    pub lease_transitions: i32,
+    /// When this process began to lead.
+    pub leading_since: Timestamp,
+}
+
+/// A Secret in the operator's namespace that keeps an object over a dangerous moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedCopy {
+    /// Name of the Secret.
+    pub name: String,
+    /// UID of the Secret.
+    pub uid: String,
+    /// What was kept, decoded from the Secret's only key.
+    pub content: Value,
+}
+
+/// What the process remembers about its writes to the workload, by pool. Lost at a restart, and nothing breaks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recall {
+    /// When the present roll step was first seen unhealthy, by ordinal.
+    pub roll_step_since: Option<(Ordinal, Timestamp)>,
+    /// Times at which a field of ours was found set back by somebody else, newest last, by field path.
+    pub set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
+}

@@ -1,0 +1,71 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// A Node object of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`; a Node that registered again has another one.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// Who holds `spec.unschedulable`, from `managedFields`.
+    pub cordon_owner: CordonOwner,
+    /// `status.capacity.pods`, when the Node says so.
+    pub pod_capacity: Option<i64>,
+    /// The newest sign of life: Lease or Node status, whichever changed last.
+    pub heartbeat: Option<Heartbeat>,
+    /// The Node is being deleted.
+    pub deleting: bool,
+}
+
+/// Who owns `spec.unschedulable: true` of a Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CordonOwner {
+    /// It is not set by anybody.
+    Nobody,
+    /// Only by our field manager.
+    Us,
+    /// Only by others: a person's cordon.
+    Others,
+    /// By us and by others: when ours goes, theirs stays.
+    Both,
+}
+
+impl CordonOwner {
+    /// Our field manager holds it.
+    pub fn ours(self) -> bool {
+        matches!(self, Self::Us | Self::Both)
+    }
+}
+
+/// A sign of life of a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// When this process saw it change, on this process's clock. For the first sight after a start: the stamp that
+    /// the provider wrote, when that is earlier.
+    pub seen_at: Timestamp,
+    /// How often this process has seen it change.
+    pub beats: u64,
+}
+
+impl NodeView {
+    /// A capacity reservation that the vendor calls a virtual node too; it is never touched.
+    /// Source: ack-virtual-node documentation, label `alibabacloud.com/node-type=reserved`.
+    pub fn reserved(&self) -> bool {
+        self.labels
+            .get("alibabacloud.com/node-type")
+            .is_some_and(|v| v == "reserved")
+    }
+
+    /// The pool that our label names.
+    pub fn pool_label(&self) -> Option<&str> {
+        self.labels.get(vnp_crds::POOL_LABEL).map(String::as_str)
+    }
+}

@@ -1,0 +1,125 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// Namespace and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod bound to a virtual node: one cloud instance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BoundPod {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `status.phase`.
+    pub phase: PodPhase,
+    /// `metadata.deletionTimestamp`: the moment by which it should be gone, not the moment of the request.
+    pub deletion: Option<Timestamp>,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
+    /// Labels, for budgets.
+    pub labels: BTreeMap<String, String>,
+    /// The ownerReference with `controller: true`.
+    pub controller: Option<PodOwner>,
+    /// It has annotation `kubernetes.io/config.mirror`.
+    pub mirror: bool,
+    /// It has finalizers of its own.
+    pub finalizers: bool,
+    /// It can run nowhere but on virtual nodes: nodeSelector or required affinity asks for `type=virtual-kubelet`.
+    pub requires_virtual: bool,
+}
+
+/// Phase of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodPhase {
+    /// Not started yet, or unknown to this version.
+    #[default]
+    Pending,
+    /// Running.
+    Running,
+    /// Every container ended well.
+    Succeeded,
+    /// A container ended badly.
+    Failed,
+}
+
+impl BoundPod {
+    /// It has ended. It is an instance all the same, until its object is gone.
+    pub fn finished(&self) -> bool {
+        matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
+    }
+
+    /// It belongs to a DaemonSet.
+    pub fn daemon_set(&self) -> bool {
+        self.controller.as_ref().is_some_and(|c| c.kind == "DaemonSet")
+    }
+
+    /// Nobody will make it again elsewhere: no controller ownerReference of any kind.
+    pub fn bare(&self) -> bool {
+        self.controller.is_none()
+    }
+}
+
+/// The controller that owns a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodOwner {
+    /// Kind, for instance `ReplicaSet`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+/// A pod of the provider's StatefulSet: the process behind one virtual node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProviderPod {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// Sum of the containers' restart counts.
+    pub restarts: i32,
+    /// Label `controller-revision-hash`.
+    pub revision: String,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// UIDs of all its owners.
+    pub owner_uids: Vec<String>,
+    /// Image of each container by name.
+    pub images: BTreeMap<String, String>,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `spec.selector`; absent selects nothing in policy/v1, empty selects every pod of the namespace.
+    pub selector: Option<LabelSelector>,
+    /// `status.disruptionsAllowed`.
+    pub allowed: i32,
+    /// `status.observedGeneration` has reached `metadata.generation`.
+    pub current: bool,
+    /// When this process saw `allowed` change last.
+    pub changed_at: Timestamp,
+}

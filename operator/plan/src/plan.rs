@@ -1,0 +1,126 @@
+//! The plan of one pass over one pool.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use vnp_crds::{DeletionPolicy, DrainPhase, LimitedBy, RetiredOrdinal};
+
+use crate::drain::order::DrainOrder;
+use crate::drain::settle::Settle;
+use crate::finding::Finding;
+use crate::observed::Ordinal;
+use crate::step::Step;
+
+/// What to do now, what to look at first, and what to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Independent lists of steps. A failed step ends its own track for this pass.
+    pub tracks: Vec<Track>,
+    /// Live reads without which no further decision can be made. When there are any, they are done and the pass is
+    /// planned again with their answers.
+    pub reads: Vec<Ordinal>,
+    /// What may be evicted now, one order for each node that drains. A node without an order is not drained.
+    pub orders: Vec<DrainOrder>,
+    /// The settle of each draining ordinal that is valid from now on; an ordinal that is not here has none.
+    pub settles: BTreeMap<Ordinal, Settle>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+    /// What the status shows.
+    pub facts: Facts,
+    /// When to look again without being woken.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// The kinds of tracks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TrackKind {
+    /// The pool's finalizer.
+    Pool,
+    /// The StatefulSet: creation, adoption, template, count, restore.
+    Workload,
+    /// Cordons, labels, restarts, shrinks, Nodes.
+    Drain,
+}
+
+/// Steps in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Track {
+    /// Which.
+    pub kind: TrackKind,
+    /// One after the other; the first that fails ends the track.
+    pub steps: Vec<Step>,
+}
+
+/// Observed facts for the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The accepted target.
+    pub target: Option<i32>,
+    /// The policy in force.
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Node objects of the pool.
+    pub nodes: i32,
+    /// Ready, schedulable, provider healthy.
+    pub available: i32,
+    /// Pods bound to the pool's nodes.
+    pub pods: i32,
+    /// Ordinals whose Node was ever seen.
+    pub registered: Vec<Ordinal>,
+    /// Ordinals taken away, newest last.
+    pub retired: Vec<RetiredOrdinal>,
+    /// What would be written if the pool were not paused.
+    pub pending_changes: Vec<String>,
+    /// Nodes that drain.
+    pub draining: Vec<NodeInDrain>,
+    /// What limits the drain.
+    pub limited_by: Option<LimitedBy>,
+}
+
+/// One node of `status.drain.nodes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeInDrain {
+    /// Node name.
+    pub name: String,
+    /// Node UID, empty when there is no Node.
+    pub uid: String,
+    /// Ordinal.
+    pub ordinal: Ordinal,
+    /// Where it stands.
+    pub phase: DrainPhase,
+    /// Start of this drain, kept over restarts.
+    pub started_at: Timestamp,
+    /// When a pod left last, or the start.
+    pub last_progress: Timestamp,
+    /// Since when it is empty.
+    pub empty_since: Option<Timestamp>,
+    /// How often it was cordoned again.
+    pub recordons: i32,
+    /// UID of the provider pod that was restarted last to reap.
+    pub reaped_provider_uid: Option<String>,
+    /// Pods at the start, or more if more came.
+    pub pods_total: i32,
+    /// Pods left.
+    pub pods_remaining: i32,
+    /// Of these: being deleted.
+    pub pods_terminating: i32,
+    /// Of these: held by a blocker.
+    pub pods_blocked: i32,
+}
+
+/// What one module of the plan contributes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Steps, in order.
+    pub steps: Vec<Step>,
+    /// Findings.
+    pub findings: Vec<Finding>,
+    /// When to look again.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Part {
+    /// Looks again at `at`, or earlier when that was asked for already.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}

@@ -1,0 +1,155 @@
+//! What a plan may ask for. A `Step` is exactly one write to the API server with its preconditions, or it is nothing.
+
+use json_patch::Patch;
+use serde_json::Value;
+
+use crate::observed::ObjectKey;
+use crate::proof::Shrink;
+
+/// One API write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Puts our finalizer on the pool: JSON patch that tests the pool's UID and resourceVersion.
+    AddPoolFinalizer,
+    /// Takes our finalizer off the pool, likewise.
+    RemovePoolFinalizer,
+    /// POSTs the StatefulSet; 409 means that somebody was faster and is looked at again.
+    CreateWorkload {
+        /// The whole body.
+        body: Value,
+    },
+    /// Server-side apply of a workload that we created, field manager [`vnp_crds::FIELD_MANAGER`], forced; the body carries the UID.
+    ApplyWorkload {
+        /// The apply body, without `replicas`.
+        body: Value,
+        /// What it changes, for people: one line each.
+        changes: Vec<String>,
+    },
+    /// JSON patch of the workload whose first operations test UID and resourceVersion.
+    PatchWorkload(WorkloadPatch),
+    /// Lowers the replica count by one. Only a proof makes one.
+    Shrink(Shrink),
+    /// Deletes a workload that we created, UID precondition, dependents in the background.
+    DeleteWorkload {
+        /// UID of the object meant.
+        uid: String,
+    },
+    /// Writes a Secret of the operator's namespace. It never replaces one: 409 means it is kept already.
+    SaveCopy {
+        /// Name of the Secret.
+        name: String,
+        /// Content of its only key.
+        content: Value,
+    },
+    /// Deletes such a Secret, UID precondition.
+    DropCopy {
+        /// Name of the Secret.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Removes from a provider pod the ownerReference to a workload that is going, so that it outlives it.
+    OrphanProviderPod {
+        /// The pod.
+        pod: ObjectKey,
+        /// Its UID.
+        uid: String,
+        /// UID of the owner to remove.
+        owner_uid: String,
+    },
+    /// Deletes a provider pod, UID precondition, its own grace period: its StatefulSet starts another one.
+    DeleteProviderPod {
+        /// The pod.
+        pod: ObjectKey,
+        /// Its UID.
+        uid: String,
+        /// Why.
+        why: RestartReason,
+    },
+    /// Applies `spec.unschedulable: true` as field manager [`vnp_crds::CORDON_FIELD_MANAGER`], with the Node's UID.
+    Cordon {
+        /// Node name.
+        node: String,
+        /// Node UID.
+        uid: String,
+    },
+    /// Applies nothing as [`vnp_crds::CORDON_FIELD_MANAGER`]: what only we set goes, a person's cordon stays.
+    Uncordon {
+        /// Node name.
+        node: String,
+        /// Node UID.
+        uid: String,
+    },
+    /// Applies our pool label to a Node as [`vnp_crds::FIELD_MANAGER`], or nothing to take it back; with the Node's UID.
+    LabelNode {
+        /// Node name.
+        node: String,
+        /// Node UID.
+        uid: String,
+        /// The pool, `None` to remove.
+        pool: Option<String>,
+    },
+    /// Deletes a Node, UID precondition.
+    DeleteNode {
+        /// Node name.
+        node: String,
+        /// Node UID.
+        uid: String,
+    },
+    /// Merge patch of changed keys of a profile ConfigMap, with its resourceVersion.
+    PatchProfile(ProfilePatch),
+}
+
+/// Why a provider pod is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartReason {
+    /// Its node is empty: a start removes instances that the provider forgot.
+    Reap,
+    /// Its template did not get healthy and was taken back.
+    Revert,
+}
+
+/// A JSON patch of the workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadPatch {
+    /// The operations; the first two test UID and resourceVersion.
+    pub patch: Patch,
+    /// What for.
+    pub purpose: PatchPurpose,
+    /// What it changes, for people: one line each, as `status.pendingChanges` shows it.
+    pub changes: Vec<String>,
+}
+
+/// What a patch of the workload is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchPurpose {
+    /// Label, finalizer and, for Adopt, the annotation with the originals.
+    TakeOver,
+    /// Env or image to what the pool says; starts a roll.
+    Configure,
+    /// The roll's next ordinal, or the partition's own value at its end.
+    Roll,
+    /// The template before the roll.
+    Revert,
+    /// Raises the replica count; tests the old count.
+    ScaleUp,
+    /// Annotation `shrinking`: this leader may shrink this ordinal.
+    Fence,
+    /// Takes the fence away: nobody may.
+    Unfence,
+    /// Gives back what was taken over.
+    Release,
+    /// Takes our finalizer off, so that a deleted workload may go.
+    LetGo,
+}
+
+/// Changed keys of a profile ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfilePatch {
+    /// The ConfigMap.
+    pub config_map: ObjectKey,
+    /// Body of the merge patch, `metadata.resourceVersion` included.
+    pub body: Value,
+    /// What it changes, for people: one line each.
+    pub changes: Vec<String>,
+}
