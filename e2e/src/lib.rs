@@ -5,4 +5,12 @@
 //! [ledger](cloud::Ledger) that the operator can't see.
 
 pub mod audit;
+pub mod cloud;
 pub mod control_plane;
+mod environment;
+mod kubelet;
+pub mod node_agent;
+pub mod simulation;
+pub mod virtual_kubelet;
+
+pub use environment::{Environment, EnvironmentOptions};

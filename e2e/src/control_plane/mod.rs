@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
@@ -28,6 +28,7 @@ use run_folder::RunFolder;
 use crate::audit::AuditLog;
 
 const START_ATTEMPTS: usize = 3;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a control plane is started with.
@@ -228,49 +229,45 @@ impl ControlPlane {
 
     async fn wait_for_apiserver(&mut self) -> Result<()> {
         let client = self.client().await?;
-        self.wait_until("kube-apiserver is ready", async || {
-            client
-                .request_text(http::Request::get("/readyz").body(Vec::new())?)
-                .await?;
+        let ready = || async {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            client.request_text(request).await?;
             Ok(())
-        })
-        .await
+        };
+        self.wait_until("kube-apiserver is ready", ready).await
     }
 
     async fn wait_for_controllers(&mut self) -> Result<()> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "kube-system");
-        self.wait_until(
-            "the controllers gave kube-system its ServiceAccount",
-            async || {
-                accounts.get("default").await?;
-                Ok(())
-            },
-        )
-        .await
+        let served = || async {
+            accounts.get("default").await?;
+            Ok(())
+        };
+        self.wait_until("the controllers gave kube-system its ServiceAccount", served)
+            .await
     }
 
-    async fn wait_until(&mut self, what: &str, mut probe: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    async fn wait_until<F>(&mut self, what: &str, probe: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             for component in &mut self.components {
                 component.ensure_running()?;
             }
-            match tokio::time::timeout(Duration::from_secs(1), probe()).await {
+            let reason = match tokio::time::timeout(PROBE_TIMEOUT, probe()).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if Instant::now() > deadline => {
-                    return Err(error.context(format!(
-                        "waited {READY_WITHIN:?} until {what}; the logs are in {}",
-                        self.folder.path().display()
-                    )));
-                }
-                Err(_) if Instant::now() > deadline => {
-                    bail!(
-                        "waited {READY_WITHIN:?} until {what}: no answer; see {}",
-                        self.folder.path().display()
-                    )
-                }
-                Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(Err(error)) => error,
+                Err(elapsed) => elapsed.into(),
+            };
+            if Instant::now() > deadline {
+                let logs = self.folder.path().display();
+                return Err(reason.context(format!(
+                    "waited {READY_WITHIN:?} until {what}; the logs are in {logs}"
+                )));
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

@@ -1,0 +1,129 @@
+//! A control plane with the simulated cloud attached to it.
+
+use anyhow::Result;
+use kube::Client;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::cloud::Cloud;
+use crate::control_plane::{ControlPlane, ControlPlaneOptions, Identity};
+use crate::simulation::{SIMULATION_USER, Simulation};
+
+/// What an environment is started with.
+#[derive(Clone, Debug)]
+pub struct EnvironmentOptions {
+    /// The control plane.
+    pub control_plane: ControlPlaneOptions,
+    /// Ordinary nodes; provider pods need one.
+    pub hosts: usize,
+}
+
+impl Default for EnvironmentOptions {
+    fn default() -> Self {
+        Self {
+            control_plane: ControlPlaneOptions::default(),
+            hosts: 1,
+        }
+    }
+}
+
+/// A control plane with ordinary nodes and a cloud account. Dropping it ends everything.
+#[derive(Debug)]
+pub struct Environment {
+    // The order matters: the simulation ends before the API server that it talks to.
+    _simulation: Simulation,
+    // The simulation outlives the runtime of the test that happened to start it.
+    runtime: Option<Runtime>,
+    control_plane: ControlPlane,
+    cloud: Cloud,
+}
+
+impl Environment {
+    /// Starts an environment of its own for the caller.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start(options: EnvironmentOptions) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("simulated-cloud")
+            .enable_all()
+            .build()?;
+        let cloud = Cloud::default();
+        let simulated = cloud.clone();
+        let start = async move {
+            let control_plane = ControlPlane::start(options.control_plane).await?;
+            let client = control_plane
+                .client_as(&Identity::privileged(SIMULATION_USER))
+                .await?;
+            let simulation = Simulation::start(&client, &simulated, options.hosts);
+            anyhow::Ok((control_plane, simulation))
+        };
+        let started = runtime.spawn(start).await;
+        let runtime = Some(runtime);
+        match started {
+            Ok(Ok((control_plane, simulation))) => Ok(Self {
+                _simulation: simulation,
+                runtime,
+                control_plane,
+                cloud,
+            }),
+            Ok(Err(error)) => {
+                runtime.map(Runtime::shutdown_background);
+                Err(error)
+            }
+            Err(error) => {
+                runtime.map(Runtime::shutdown_background);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The environment that the tests of one binary share. It ends with the process.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; the next caller tries again.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Environment> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(|| Self::start(EnvironmentOptions::default()))
+            .await
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// The cloud: ledger and knobs.
+    #[must_use]
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+
+    /// A client as cluster admin, for the calling runtime.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::client`].
+    pub async fn client(&self) -> Result<Client> {
+        self.control_plane.client().await
+    }
+
+    /// Runs kubectl as cluster admin and returns its standard output.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::kubectl`].
+    pub async fn kubectl<const N: usize>(&self, args: [&str; N]) -> Result<String> {
+        self.control_plane.kubectl(args).await
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for its end is not allowed where tests run.
+            runtime.shutdown_background();
+        }
+    }
+}

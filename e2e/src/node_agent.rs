@@ -1,0 +1,232 @@
+//! An ordinary node and its kubelet: where the provider pods run.
+//!
+//! It runs every pod bound to it. A pod whose container has the variable `ECI_REGION` is a provider: while it runs,
+//! so does the virtual kubelet of the node that has the pod's name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{Client, ResourceExt};
+
+use crate::cloud::{Cloud, Heartbeat};
+use crate::kubelet::{
+    Feed, NodeKeeper, NodeProfile, PodReport, TrackedPod, delete_now, report_pod, run_pods,
+};
+use crate::virtual_kubelet::VirtualKubelet;
+
+/// An image with this tag can't be pulled.
+pub const BROKEN_TAG: &str = "broken";
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+const START_DELAY: Duration = Duration::from_millis(100);
+/// A real kubelet waits for the grace period of a container that ignores SIGTERM; the containers here need a moment.
+const LONGEST_TERMINATION: Duration = Duration::from_secs(1);
+/// The open-source provider exits 63 ms after SIGTERM.
+const PROVIDER_TERMINATION: Duration = Duration::from_millis(63);
+
+/// The kubelet of one ordinary node.
+#[derive(Clone)]
+pub(crate) struct NodeAgent {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: String,
+    address: String,
+    client: Client,
+    cloud: Cloud,
+    pods: Feed<Pod>,
+    nodes: Feed<Node>,
+}
+
+impl NodeAgent {
+    pub(crate) fn new(client: Client, cloud: Cloud, pods: Feed<Pod>, nodes: Feed<Node>, node: &str) -> Self {
+        let address = cloud.next_address();
+        Self {
+            shared: Arc::new(Shared {
+                node: node.to_owned(),
+                address,
+                client,
+                cloud,
+                pods,
+                nodes,
+            }),
+        }
+    }
+
+    /// Registers the node and runs its pods, for ever.
+    pub(crate) async fn run(&self) {
+        let Shared {
+            node,
+            address,
+            client,
+            pods,
+            nodes,
+            ..
+        } = &*self.shared;
+        let keeper = NodeKeeper::new(client.clone(), profile(node, address));
+        keeper.register(Heartbeat::Lease).await;
+        let keep = keeper.keep(nodes, || (Heartbeat::Lease, HEARTBEAT_INTERVAL, Duration::ZERO));
+        let run = run_pods(pods, node, |pod| {
+            let agent = self.clone();
+            async move { agent.run_pod(pod).await }
+        });
+        futures::future::join(keep, run).await;
+    }
+
+    async fn run_pod(&self, mut pod: TrackedPod) {
+        let latest = pod.latest();
+        tokio::select! {
+            () = tokio::time::sleep(START_DELAY) => {}
+            () = pod.deletion_requested() => {}
+        }
+        let provider = provider_region(&latest);
+        if latest.metadata.deletion_timestamp.is_none() && !pod.is_gone() {
+            if has_broken_image(&latest) {
+                self.report(&pod, &PodReport::ImagePullBackOff).await;
+                pod.deletion_requested().await;
+            } else if let Some(region) = &provider {
+                self.run_provider(&mut pod, region).await;
+            } else {
+                let address = self.shared.cloud.next_address();
+                self.report(
+                    &pod,
+                    &PodReport::Running {
+                        address: &address,
+                        restarts: 0,
+                    },
+                )
+                .await;
+                pod.deletion_requested().await;
+            }
+        }
+        if !pod.is_gone() {
+            let latest = pod.latest();
+            let longest = if provider.is_some() {
+                PROVIDER_TERMINATION
+            } else {
+                LONGEST_TERMINATION
+            };
+            tokio::time::sleep(grace(&latest).min(longest)).await;
+            delete_now(&self.shared.client, &latest).await;
+        }
+    }
+
+    /// Runs the provider in its pod until somebody wants the pod gone; a crash is followed by a start in the same pod.
+    async fn run_provider(&self, pod: &mut TrackedPod, region: &str) {
+        let Shared {
+            cloud,
+            client,
+            pods,
+            nodes,
+            ..
+        } = &*self.shared;
+        let node = pod.latest().name_any();
+        let crash = cloud.crash_of(&node);
+        let address = cloud.next_address();
+        let mut deletion = pod.clone();
+        let mut restarts = 0;
+        let life = async {
+            loop {
+                let kubelet = VirtualKubelet::new(client.clone(), cloud.clone(), &node, region);
+                let running = async {
+                    self.report(
+                        pod,
+                        &PodReport::Running {
+                            address: &address,
+                            restarts,
+                        },
+                    )
+                    .await;
+                    crash.notified().await;
+                };
+                tokio::select! {
+                    () = kubelet.run(pods, nodes) => {}
+                    () = running => {}
+                }
+                restarts += 1;
+                self.report(
+                    pod,
+                    &PodReport::Crashed {
+                        address: &address,
+                        restarts,
+                    },
+                )
+                .await;
+                tokio::time::sleep(cloud.knobs_of(&node).restart_delay).await;
+            }
+        };
+        // Whichever of the two it is that ends first, `life` and the virtual kubelet in it are dropped here and now.
+        tokio::select! {
+            () = life => {}
+            () = deletion.deletion_requested() => {}
+        }
+    }
+
+    async fn report(&self, pod: &TrackedPod, report: &PodReport<'_>) {
+        report_pod(
+            &self.shared.client,
+            &pod.latest(),
+            report,
+            &self.shared.address,
+            &BTreeMap::new(),
+        )
+        .await;
+    }
+}
+
+fn profile(node: &str, address: &str) -> NodeProfile {
+    NodeProfile {
+        name: node.to_owned(),
+        labels: [
+            ("kubernetes.io/hostname", node),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", "amd64"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
+        taints: Vec::new(),
+        address: address.to_owned(),
+        kubelet_version: "v1.37.2".into(),
+        capacity: [
+            ("cpu", "256"),
+            ("memory", "1Ti"),
+            ("pods", "2000"),
+            ("ephemeral-storage", "10Ti"),
+        ]
+        .map(|(resource, quantity)| (resource.to_owned(), Quantity(quantity.into())))
+        .into(),
+    }
+}
+
+/// The region, when the pod is a provider. A value from elsewhere (`valueFrom`) is not looked up.
+fn provider_region(pod: &Pod) -> Option<String> {
+    let variables = containers(pod).flat_map(|container| container.env.iter().flatten());
+    let region = variables
+        .into_iter()
+        .find(|variable| variable.name == "ECI_REGION")?;
+    Some(region.value.clone().unwrap_or_else(|| "unknown".into()))
+}
+
+fn has_broken_image(pod: &Pod) -> bool {
+    let tag = |container: &Container| {
+        container
+            .image
+            .as_ref()?
+            .rsplit_once(':')
+            .map(|(_, tag)| tag.to_owned())
+    };
+    containers(pod).any(|container| tag(container).as_deref() == Some(BROKEN_TAG))
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec.iter().flat_map(|spec| &spec.containers)
+}
+
+fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or_default();
+    Duration::from_secs(seconds.try_into().unwrap_or_default())
+}
