@@ -26,7 +26,7 @@ lint: ## Format, clippy, licences and bans, scripts, Dockerfile, workflow, confi
 
 .PHONY: generate
 generate: ## Write config/crd from the Rust types
-	cargo run --locked --quiet --package vnp-crds --bin crdgen > config/crd/.new && mv config/crd/.new config/crd/virtualnodepools.yaml
+	cargo run --locked --quiet --package vnp-crds --bin crdgen > config/crd/.new && mv config/crd/.new config/crd/virtualnodes.dev_virtualnodepools.yaml
 
 .PHONY: release
 release: ## Build the static release binary and print its size

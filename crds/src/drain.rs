@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ProviderType, wire_enum::wire_enum};
+use crate::{ProviderType, rule, shape, wire_enum::wire_enum};
 
 wire_enum! {
     /// How fast pods are evicted.
@@ -91,28 +91,36 @@ pub struct Drain {
 
     /// Evictions per second of this pool, 1 to 1000, with pace Limited. Default: 20, the rate at which ECI refills its
     /// DeleteContainerGroup quota. The operator's `--evictions-per-second` caps all pools together.
+    #[schemars(range(min = 1, max = 1000))]
     pub evictions_per_second: i32,
 
     /// Evictions that may come at once after a pause. Default: 100, ECI's DeleteContainerGroup burst.
+    #[schemars(range(min = 1, max = 10_000))]
     pub burst: i32,
 
     /// Most pods between eviction and disappearance. Default: 1000.
+    #[schemars(range(min = 1, max = 100_000))]
     pub max_terminating: i32,
 
     /// Most evictions in flight under one PodDisruptionBudget. Default: 16.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_concurrent_per_budget: i32,
 
     /// Most nodes drained at the same time, 1 to 10, highest ordinal first. Default: 1.
+    #[schemars(range(min = 1, max = 10))]
     pub max_concurrent_nodes: i32,
 
     /// Seconds between cordon and first eviction: the scheduler may not have seen the cordon yet. Default: 5.
+    #[schemars(range(min = 0, max = 600))]
     pub cordon_settle_seconds: i32,
 
     /// Seconds that a node must stay empty before its provider goes, on top of the time the cloud needs for the deletions
     /// under way. Default: 30.
+    #[schemars(range(min = 0, max = 86_400))]
     pub empty_settle_seconds: i32,
 
     /// Instances per second that the cloud deletes, to estimate that time. Default: 20, ECI's DeleteContainerGroup refill.
+    #[schemars(range(min = 1, max = 1000))]
     pub instance_deletes_per_second: i32,
 
     /// RestartProvider: restart the provider of an empty node, so that it removes instances it has forgotten. None: do not.
@@ -122,9 +130,11 @@ pub struct Drain {
 
     /// Seconds without any pod leaving after which the drain counts as stalled. Waiting for completion does not count.
     /// Default: 600.
+    #[schemars(range(min = 1, max = 2_592_000))]
     pub progress_deadline_seconds: i32,
 
     /// Seconds from the start of a node's drain until onTimeout acts. Default: none, there is no deadline.
+    #[schemars(range(min = 1, max = 2_592_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<i32>,
 
@@ -145,6 +155,10 @@ pub struct Drain {
     pub capacity_check: CapacityCheck,
 
     /// Groups of pods to drain one after the other, at most 16, each name once; pods of no stage come last. Default: none.
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<DrainStage>,
 }
@@ -152,15 +166,19 @@ pub struct Drain {
 /// One group of pods within a drain.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule::selects()]))]
 pub struct DrainStage {
     /// Name of the stage, a DNS label.
+    #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 63))]
     pub name: String,
 
     /// Labels of the pods. Default: all, if namespaceSelector is set.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
 
     /// Namespaces of the pods. Default: all, if podSelector is set.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
 

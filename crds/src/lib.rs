@@ -20,12 +20,15 @@ mod placement;
 mod pool;
 mod profile;
 mod provider;
+mod provider_rules;
+mod rule;
 mod scheduling;
+mod shape;
 mod status;
 
 pub use compute::{ComputeDefaults, ComputeQos};
 pub use conditions::{ConditionType, Reason};
-pub use definition::{DefinitionError, definition};
+pub use definition::{DefinitionError, definition, definition_yaml};
 pub use drain::{
     BarePods, CapacityCheck, DaemonSetPods, Drain, DrainSettings, DrainStage, OnTimeout, Pace, Reap,
     StageWait,

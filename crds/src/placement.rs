@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::wire_enum::wire_enum;
+use crate::{rule, shape, wire_enum::wire_enum};
 
 wire_enum! {
     /// Whose pod webhook brings pods to virtual nodes.
@@ -40,6 +40,10 @@ pub struct Placement {
     pub webhook: Option<WebhookMode>,
 
     /// Rules, at most 32, each name once. Default: none.
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PlacementRule>,
 }
@@ -47,15 +51,19 @@ pub struct Placement {
 /// One rule: the pods it selects and what they get. What a pod says itself always wins.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule::selects()]))]
 pub struct PlacementRule {
     /// Name of the rule, a DNS label.
+    #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 63))]
     pub name: String,
 
     /// Namespaces of the pods. Default: all, if podSelector is set.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
 
     /// Labels of the pods. Default: all, if namespaceSelector is set.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
 
@@ -63,11 +71,13 @@ pub struct PlacementRule {
     pub mode: PlacementMode,
 
     /// Labels added to the pod, never overwriting its own. Default: none.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = shape::label_value()))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations added to the pod, never overwriting its own, for example `k8s.aliyun.com/eci-use-specs: 2-4Gi`. Default:
     /// none.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = shape::text(4096)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }

@@ -1,12 +1,16 @@
 //! The kind itself: `spec`, its defaults and what follows from both.
 
-use kube::{CustomResource, ResourceExt};
+// The lint takes keys that repeat within different `printcolumn(...)` for duplicates.
+#![allow(clippy::duplicated_attributes)]
+
+use kube::{CustomResource, ResourceExt, core::Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ComputeDefaults, Drain, DrainSettings, Management, Network, PAUSED_ANNOTATION, Placement, Profile,
-    Provider, ProviderType, Scheduling, TRUE, VirtualNodePoolStatus, WebhookMode, wire_enum::wire_enum,
+    Provider, ProviderType, Scheduling, TRUE, VirtualNodePoolStatus, WebhookMode, rule, shape,
+    wire_enum::wire_enum,
 };
 
 wire_enum! {
@@ -31,6 +35,9 @@ wire_enum! {
     doc = "A pool of virtual nodes: Kubernetes Nodes whose pods run as container instances of the cloud. Shrinking or deleting a pool drains its nodes first.",
     status = "VirtualNodePoolStatus",
     derive = "PartialEq",
+    annotation("argocd.argoproj.io/sync-options", "Prune=false,Delete=false"),
+    annotation("helm.sh/resource-policy", "keep"),
+    annotation("kustomize.toolkit.fluxcd.io/prune", "disabled"),
     selectable = ".spec.provider.type",
     selectable = ".spec.paused",
     scale(
@@ -105,9 +112,11 @@ wire_enum! {
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct VirtualNodePoolSpec {
     /// Desired number of virtual nodes, 0 to 100, with provider type StatefulSet only. Default: the number stays what it is,
     /// at first the count of an adopted workload and 1 for a created one; raises by hand are then accepted.
+    #[schemars(range(min = 0, max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
 
@@ -123,6 +132,7 @@ pub struct VirtualNodePoolSpec {
     pub deletion_policy: Option<DeletionPolicy>,
 
     /// Region of the instances, for example `cn-hangzhou`. Written to ECI_REGION. Immutable.
+    #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 63))]
     pub region: String,
 
     /// Network of the instances.
@@ -130,6 +140,7 @@ pub struct VirtualNodePoolSpec {
 
     /// Resource group of the instances, as `rg-...`. Default: the account's default group. Written to
     /// ALIYUN_RESOURCEGROUP_ID and the profile key resourceGroupId.
+    #[schemars(regex(pattern = "^rg-[a-z0-9]+$"), length(max = 128))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
 
@@ -156,6 +167,19 @@ pub struct VirtualNodePoolSpec {
     /// How a node is emptied before it goes. Default: every field its own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+}
+
+fn rules() -> Vec<Rule> {
+    vec![
+        rule::forbidden(
+            "!has(self.replicas) || self.provider.type == 'StatefulSet'",
+            "replicas",
+            "replicas %s is only for provider type StatefulSet, with %s there is one node per zone of spec.network.zones: \
+             remove it",
+            &["self.replicas", "self.provider.type"],
+        ),
+        rule::immutable("region"),
+    ]
 }
 
 impl VirtualNodePoolSpec {
@@ -189,11 +213,6 @@ impl VirtualNodePoolSpec {
                 ProviderType::StatefulSet => WebhookMode::Operator,
                 ProviderType::Deployment | ProviderType::Addon => WebhookMode::Vendor,
             })
-    }
-
-    /// The resource group asked for, `None` when the account's default applies.
-    pub fn resource_group_id(&self) -> Option<&str> {
-        self.resource_group_id.as_deref().filter(|id| !id.is_empty())
     }
 }
 
@@ -268,7 +287,6 @@ mod tests {
         assert_eq!(pool.spec.deletion_policy(), DeletionPolicy::Drain);
         assert_eq!(pool.spec.profile().sync, Switch::Enabled);
         assert_eq!(pool.spec.webhook(), WebhookMode::Operator);
-        assert_eq!(pool.spec.resource_group_id(), None);
     }
 
     #[test]

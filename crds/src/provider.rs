@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequireme
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::wire_enum::wire_enum;
+use crate::{provider_rules, shape, wire_enum::wire_enum};
 
 wire_enum! {
     /// Form of the provider.
@@ -33,6 +33,7 @@ wire_enum! {
 /// The provider: the controller in the cluster that registers virtual nodes and turns their pods into instances.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = provider_rules::all()))]
 pub struct Provider {
     /// Form of the provider: StatefulSet, Deployment or Addon. Immutable.
     #[serde(rename = "type")]
@@ -46,41 +47,57 @@ pub struct Provider {
 
     /// Namespace of the workload, one of the operator's `--provider-namespaces` (kube-system unless changed). Required with
     /// StatefulSet and Deployment, refused with Addon. Immutable.
+    #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 63))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 
     /// Name of the workload. With StatefulSet the nodes are named `<name>-<ordinal>`. Required with StatefulSet and
     /// Deployment, refused with Addon. Immutable.
+    #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 52))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 
     /// Adopt only: the provider's container in the workload. Default: the only one that has ECI_REGION.
+    #[schemars(regex(pattern = shape::DNS_LABEL_OR_EMPTY), length(max = 63))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
 
     /// Image of the provider, with its tag or digest. Required by Create. With Adopt it is optional and sets the version;
     /// default: the image that is there stays.
+    #[schemars(length(max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 
     /// Create only: arguments of the provider. Default: none, the image's own.
+    #[schemars(length(max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
 
     /// Create only: further environment variables. Default: none. Names that other fields of the pool own are refused.
+    #[schemars(
+        length(max = 64),
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"],
+            "x-kubernetes-validations" = provider_rules::env()
+        )
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
     /// Create only: ServiceAccount of the provider, in its namespace. Default: the namespace's default account.
+    #[schemars(regex(pattern = shape::DNS_SUBDOMAIN_OR_EMPTY), length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
 
     /// Create only: Secret in the provider's namespace with the keys access-key-id and access-key-secret, which become
     /// ECI_ACCESS_KEY and ECI_SECRET_KEY. Default: none, the provider gets its credentials elsewhere.
+    #[schemars(regex(pattern = shape::DNS_SUBDOMAIN_OR_EMPTY), length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_name: Option<String>,
 
     /// Create only: id of the cluster in the cloud, ALIYUN_CLUSTERID. Default: none. PrivateZone needs it.
+    #[schemars(length(max = 128))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
 
@@ -89,19 +106,23 @@ pub struct Provider {
     pub resources: Option<ResourceRequirements>,
 
     /// Create only: Secrets to pull the image with. Default: none.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
     /// Create only: labels of the nodes where the provider itself may run. Default: none. It never runs on a virtual node.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = shape::label_value()))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
     /// Create only: taints that the provider itself tolerates. Default: none.
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
 
     /// Create only: PriorityClass of the provider. Default: the cluster's default. A provider that is preempted leaves its
     /// instances without anybody who could delete them, so system-cluster-critical is a good choice in kube-system.
+    #[schemars(regex(pattern = shape::DNS_SUBDOMAIN_OR_EMPTY), length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
 }

@@ -48,6 +48,7 @@ pub struct VirtualNodePoolStatus {
     pub provider: Option<ProviderStatus>,
 
     /// While paused: what would be written, at most 10 lines.
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_changes: Vec<String>,
 
@@ -56,6 +57,10 @@ pub struct VirtualNodePoolStatus {
     pub drain: Option<DrainStatus>,
 
     /// Conditions, one per type, each with the generation it was set for.
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -85,10 +90,12 @@ pub struct ProviderStatus {
     pub image: Option<String>,
 
     /// Ordinals whose Node was ever seen, ascending.
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registered: Vec<i32>,
 
     /// Ordinals removed in the last 24 hours, at most 10.
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<RetiredOrdinal>,
 }
@@ -152,10 +159,12 @@ pub struct DrainStatus {
     pub limited_by: LimitedBy,
 
     /// The nodes that drain, at most 10.
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<DrainingNode>,
 
     /// What holds the drain, sorted, at most 10.
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<Blocker>,
 }
