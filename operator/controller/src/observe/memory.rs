@@ -1,0 +1,241 @@
+//! What this process remembers of drains, shared by the mirrors, the pool loop and the drain tasks. Losing it makes a
+//! drain slower, never bolder.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use vnp_crds::VirtualNodePool;
+use vnp_plan::drain::memory::{Departures, DrainMemory};
+use vnp_plan::drain::settle::Settle;
+use vnp_plan::observed::{BoundPod, NodeView, ObjectKey, Ordinal};
+
+/// Memory of all pools, by pool UID.
+#[derive(Debug, Default)]
+pub struct DrainMemories(Mutex<HashMap<String, PoolMemory>>);
+
+#[derive(Debug)]
+struct PoolMemory {
+    /// Where an ordinal starts: what may have disappeared before this process looked.
+    start: Departures,
+    ordinals: BTreeMap<Ordinal, DrainMemory>,
+}
+
+impl Default for PoolMemory {
+    fn default() -> Self {
+        Self { start: Departures::default(), ordinals: BTreeMap::new() }
+    }
+}
+
+impl PoolMemory {
+    fn of(&mut self, ordinal: Ordinal) -> &mut DrainMemory {
+        self.ordinals
+            .entry(ordinal)
+            .or_insert_with(|| DrainMemory { departures: self.start.clone(), ..DrainMemory::default() })
+    }
+}
+
+impl DrainMemories {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, PoolMemory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the memory of one ordinal, which begins when it is first asked for.
+    pub fn with<R>(&self, pool_uid: &str, ordinal: Ordinal, f: impl FnOnce(&mut DrainMemory) -> R) -> R {
+        let mut pools = self.lock();
+        match pools.get_mut(pool_uid) {
+            Some(pool) => f(pool.of(ordinal)),
+            None => f(pools.entry(pool_uid.to_owned()).or_default().of(ordinal)),
+        }
+    }
+
+    /// The memory of all ordinals of a pool.
+    pub fn snapshot(&self, pool_uid: &str) -> BTreeMap<Ordinal, DrainMemory> {
+        self.lock().get(pool_uid).map(|pool| pool.ordinals.clone()).unwrap_or_default()
+    }
+
+    /// Meets a pool. What its status counts may all have disappeared while nobody looked, so the cloud may still have all
+    /// of it to delete, from `now` on (design 4.7). A pool that was met before is left as it is.
+    pub fn meet(&self, pool: &VirtualNodePool, now: Timestamp) {
+        let Some(uid) = &pool.metadata.uid else { return };
+        self.lock().entry(uid.clone()).or_insert_with(|| {
+            let status = pool.status.as_ref();
+            let pods = status.and_then(|s| s.pods).unwrap_or(0);
+            let total = status.and_then(|s| s.drain.as_ref()).map_or(0, |d| d.pods_total);
+            let start = Departures::after_restart(u32::try_from(pods.max(total)).unwrap_or(0), now);
+            PoolMemory { start, ordinals: BTreeMap::new() }
+        });
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, pool_uid: &str) {
+        self.lock().remove(pool_uid);
+    }
+
+    /// Whether a cordon of ours is in effect on a node of the pool.
+    pub fn cordoned(&self, pool_uid: &str) -> bool {
+        self.lock().get(pool_uid).is_some_and(|p| p.ordinals.values().any(|m| m.cordoned_since.is_some()))
+    }
+
+    /// Notes the state of a Node, `None` when it is gone.
+    pub fn see_node(&self, pool_uid: &str, ordinal: Ordinal, node: Option<&NodeView>, now: Timestamp) {
+        self.with(pool_uid, ordinal, |m| {
+            if let Some(node) = node.filter(|n| n.uid != m.node_uid) {
+                m.node_uid.clone_from(&node.uid);
+                m.cordoned_since = None;
+                m.settle = None;
+                m.arrivals = 0;
+            }
+            let in_effect = node.is_some_and(|n| n.unschedulable && n.cordon_owner.ours());
+            m.cordoned_since = in_effect.then(|| m.cordoned_since.unwrap_or(now));
+        });
+    }
+
+    /// Notes which provider pod there is, with the heartbeats of its Node so far.
+    pub fn see_provider(&self, pool_uid: &str, ordinal: Ordinal, uid: &str, beats: u64) {
+        self.with(pool_uid, ordinal, |m| m.see_provider(uid, beats));
+    }
+
+    /// Notes that a pod disappeared.
+    pub fn see_departure(&self, pool_uid: &str, ordinal: Ordinal, beats: u64, per_second: f64, now: Timestamp) {
+        self.with(pool_uid, ordinal, |m| m.see_departure(beats, per_second, now));
+    }
+
+    /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not
+    /// have seen it. Pods of DaemonSets tolerate a cordon and are counted by DaemonSet.
+    pub fn see_arrival(&self, pool_uid: &str, ordinal: Ordinal, pod: &BoundPod, settle: Duration, now: Timestamp) {
+        self.with(pool_uid, ordinal, |m| {
+            let Some(since) = m.cordoned_since else { return };
+            if let Some(owner) = pod.controller.as_ref().filter(|_| pod.daemon_set()) {
+                let set = ObjectKey { namespace: pod.key.namespace.clone(), name: owner.name.clone() };
+                let returns = m.daemon_returns.entry(set).or_default();
+                *returns = returns.saturating_add(1);
+                return;
+            }
+            let settle = SignedDuration::try_from(settle).unwrap_or(SignedDuration::MAX);
+            if now.duration_since(since) > settle {
+                m.arrivals = m.arrivals.saturating_add(1);
+            }
+        });
+    }
+
+    /// Takes over what a plan says: the settles that are valid, and which ordinals drain. What belongs to a drain is
+    /// forgotten for ordinals that don't; what the cloud has to delete is not.
+    pub fn take_plan(&self, pool_uid: &str, settles: &BTreeMap<Ordinal, Settle>, draining: &BTreeSet<Ordinal>) {
+        let mut pools = self.lock();
+        let pool = pools.entry(pool_uid.to_owned()).or_default();
+        for ordinal in settles.keys() {
+            pool.of(*ordinal);
+        }
+        for (ordinal, memory) in &mut pool.ordinals {
+            memory.settle = settles.get(ordinal).cloned();
+            if !draining.contains(ordinal) {
+                memory.arrivals = 0;
+                memory.daemon_returns.clear();
+                memory.refusals.clear();
+                memory.limited_by = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vnp_plan::observed::{CordonOwner, PodOwner};
+
+    use super::*;
+
+    const POOL: &str = "pool-uid";
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn node(uid: &str, cordon_owner: CordonOwner) -> NodeView {
+        NodeView {
+            name: "v-2".into(),
+            uid: uid.into(),
+            labels: BTreeMap::new(),
+            ready: true,
+            unschedulable: cordon_owner != CordonOwner::Nobody,
+            cordon_owner,
+            pod_capacity: None,
+            heartbeat: None,
+            deleting: false,
+        }
+    }
+
+    fn pod(kind: &str) -> BoundPod {
+        let owner = PodOwner { kind: kind.into(), name: "agent".into(), uid: "o".into() };
+        let key = ObjectKey { namespace: "shop".into(), name: "p".into() };
+        BoundPod { key, controller: Some(owner), ..BoundPod::default() }
+    }
+
+    fn pool(status: serde_json::Value) -> VirtualNodePool {
+        let pool = serde_json::json!({
+            "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
+            "metadata": {"name": "burst", "uid": POOL},
+            "spec": {"region": "cn-hangzhou", "provider": {"type": "StatefulSet"},
+                     "network": {"zones": [], "securityGroupId": "sg-1"}},
+            "status": status,
+        });
+        serde_json::from_value(pool).unwrap()
+    }
+
+    #[test]
+    fn a_cordon_counts_from_its_first_sight_and_anew_after_a_break() {
+        let memories = DrainMemories::default();
+        let since = || memories.snapshot(POOL)[&2].cordoned_since;
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Both)), at(5));
+        assert_eq!(since(), Some(at(0)));
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Others)), at(6));
+        assert_eq!(since(), None);
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(7));
+        assert_eq!(since(), Some(at(7)));
+        memories.see_node(POOL, 2, Some(&node("b", CordonOwner::Us)), at(8));
+        assert_eq!(since(), Some(at(8)), "another Node, another cordon");
+    }
+
+    #[test]
+    fn only_pods_that_come_after_the_cordon_settled_are_arrivals() {
+        let memories = DrainMemories::default();
+        let settle = Duration::from_secs(5);
+        memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(0));
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
+        memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(5));
+        assert_eq!(memories.snapshot(POOL)[&2].arrivals, 0);
+        memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(6));
+        memories.see_arrival(POOL, 2, &pod("DaemonSet"), settle, at(6));
+        let memory = &memories.snapshot(POOL)[&2];
+        assert_eq!(memory.arrivals, 1);
+        assert_eq!(memory.daemon_returns.values().collect::<Vec<_>>(), [&1]);
+    }
+
+    #[test]
+    fn after_a_start_the_backlog_is_what_the_status_counts() {
+        let memories = DrainMemories::default();
+        let status = serde_json::json!({"pods": 120, "drain": {"summary": "1/300", "podsTotal": 300, "podsRemaining": 1,
+            "podsTerminating": 0, "podsBlocked": 0, "limitedBy": "Rate"}});
+        memories.meet(&pool(status), at(0));
+        let backlog = memories.with(POOL, 7, |m| m.departures.backlog(2.0, at(0)));
+        assert_eq!(backlog, SignedDuration::from_secs(100));
+        memories.meet(&pool(serde_json::json!({"pods": 100_000})), at(50));
+        let backlog = memories.with(POOL, 8, |m| m.departures.backlog(2.0, at(50)));
+        assert_eq!(backlog, SignedDuration::from_secs(50), "it is met once");
+    }
+
+    #[test]
+    fn a_drain_that_is_over_leaves_only_the_cloud_s_queue() {
+        let memories = DrainMemories::default();
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
+        memories.see_arrival(POOL, 2, &pod("ReplicaSet"), Duration::ZERO, at(6));
+        memories.see_departure(POOL, 2, 3, 2.0, at(7));
+        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::from([2]));
+        assert_eq!(memories.snapshot(POOL)[&2].arrivals, 1);
+        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::new());
+        let memory = &memories.snapshot(POOL)[&2];
+        assert_eq!((memory.arrivals, memory.departures.last), (0, Some((at(7), 3))));
+    }
+}

@@ -1,0 +1,237 @@
+//! The mirror of Pods. One watch over the whole cluster, although one per virtual node would carry less: pods bound to
+//! ordinals that nobody expects must be seen too (design 4.10), and these can't be listed by names in advance.
+//!
+//! Kept are pods bound to a node of a pool, and provider pods; everything else is dropped while it is parsed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use vnp_plan::observed::{BoundPod, ObjectKey, ProviderPod};
+
+use super::mirror::Shelf;
+use super::scope::Scope;
+use super::wire::SlimPod;
+
+/// Pods by node, and provider pods by key. The vectors are shared with the passes, so that 3,000 pods on a node are in
+/// memory once.
+#[derive(Debug, Default)]
+pub struct PodShelf {
+    /// What to keep.
+    pub scope: Scope,
+    bound: BTreeMap<String, Arc<Vec<BoundPod>>>,
+    providers: BTreeMap<ObjectKey, Arc<ProviderPod>>,
+}
+
+/// What happened to a pod.
+#[derive(Debug, PartialEq)]
+pub enum PodChange {
+    /// A pod was bound to a node.
+    Came {
+        /// The node.
+        node: String,
+        /// The pod.
+        pod: BoundPod,
+    },
+    /// A pod on a node is not what it was.
+    Changed {
+        /// The node.
+        node: String,
+    },
+    /// A pod disappeared.
+    Left {
+        /// The node.
+        node: String,
+    },
+    /// A provider pod is there, or is not what it was.
+    Provider(Arc<ProviderPod>),
+    /// A provider pod disappeared.
+    ProviderLeft(ObjectKey),
+}
+
+impl PodShelf {
+    /// The pods bound to a node, sorted.
+    pub fn on(&self, node: &str) -> Option<&Arc<Vec<BoundPod>>> {
+        self.bound.get(node)
+    }
+
+    /// The nodes that pods are bound to, and these pods.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Arc<Vec<BoundPod>>)> {
+        self.bound.iter().map(|(node, pods)| (node.as_str(), pods))
+    }
+
+    /// The provider pods.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<ProviderPod>> {
+        self.providers.values()
+    }
+
+    fn put_bound(&mut self, node: String, pod: BoundPod, changes: &mut Vec<PodChange>) {
+        let pods = self.bound.entry(node.clone()).or_default();
+        match pods.binary_search_by(|p| p.key.cmp(&pod.key)) {
+            Ok(at) if pods[at] == pod => {}
+            Ok(at) if pods[at].uid == pod.uid => {
+                Arc::make_mut(pods)[at] = pod;
+                changes.push(PodChange::Changed { node });
+            }
+            Ok(at) => {
+                // Same name, another pod: the first one's end was not seen.
+                Arc::make_mut(pods)[at] = pod.clone();
+                changes.push(PodChange::Left { node: node.clone() });
+                changes.push(PodChange::Came { node, pod });
+            }
+            Err(at) => {
+                Arc::make_mut(pods).insert(at, pod.clone());
+                changes.push(PodChange::Came { node, pod });
+            }
+        }
+    }
+}
+
+impl Shelf for PodShelf {
+    type Object = SlimPod;
+    type Change = PodChange;
+
+    fn wants(&self, pod: &SlimPod) -> bool {
+        pod.node.as_deref().is_some_and(|n| self.scope.node(n))
+            || self.scope.provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
+    }
+
+    fn put(&mut self, pod: SlimPod) -> Vec<PodChange> {
+        let mut changes = Vec::new();
+        if let Some(node) = pod.node.clone().filter(|n| self.scope.node(n)) {
+            self.put_bound(node, pod.bound.clone(), &mut changes);
+        }
+        if self.scope.provider_pod(&pod.bound.key.namespace, &pod.bound.key.name) {
+            let provider = Arc::new(pod.provider());
+            let before = self.providers.insert(provider.key.clone(), provider.clone());
+            if before.as_ref() != Some(&provider) {
+                changes.push(PodChange::Provider(provider));
+            }
+        }
+        changes
+    }
+
+    fn take(&mut self, pod: &SlimPod) -> Vec<PodChange> {
+        let mut changes = Vec::new();
+        if let Some((node, pods)) = pod.node.as_ref().and_then(|n| Some((n, self.bound.get_mut(n)?)))
+            && let Ok(at) = pods.binary_search_by(|p| p.key.cmp(&pod.bound.key))
+        {
+            Arc::make_mut(pods).remove(at);
+            changes.push(PodChange::Left { node: node.clone() });
+        }
+        if let Some(provider) = self.providers.remove(&pod.bound.key) {
+            changes.push(PodChange::ProviderLeft(provider.key.clone()));
+        }
+        self.drop_empty();
+        changes
+    }
+
+    fn retain(&mut self, uids: &HashSet<String>) -> Vec<PodChange> {
+        let mut changes = Vec::new();
+        for (node, pods) in &mut self.bound {
+            if pods.iter().all(|p| uids.contains(&p.uid)) {
+                continue;
+            }
+            let before = pods.len();
+            Arc::make_mut(pods).retain(|p| uids.contains(&p.uid));
+            changes.extend((pods.len()..before).map(|_| PodChange::Left { node: node.clone() }));
+        }
+        let gone = self.providers.extract_if(.., |_, p| !uids.contains(&p.uid));
+        changes.extend(gone.map(|(key, _)| PodChange::ProviderLeft(key)));
+        self.drop_empty();
+        changes
+    }
+}
+
+impl PodShelf {
+    fn drop_empty(&mut self) {
+        self.bound.retain(|_, pods| !pods.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vnp_crds::VirtualNodePool;
+
+    use super::*;
+
+    fn shelf() -> PodShelf {
+        let pool: VirtualNodePool = serde_json::from_value(json!({
+            "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool", "metadata": {"name": "burst"},
+            "spec": {"region": "r", "network": {"zones": [], "securityGroupId": "sg-1"},
+                     "provider": {"type": "StatefulSet", "namespace": "kube-system", "name": "v"}},
+        }))
+        .unwrap();
+        PodShelf { scope: Scope::of([&pool]), ..PodShelf::default() }
+    }
+
+    fn pod(namespace: &str, name: &str, uid: &str, node: &str, phase: &str) -> SlimPod {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": "1"},
+            "spec": {"nodeName": node}, "status": {"phase": phase},
+        }))
+        .unwrap()
+    }
+
+    fn put(shelf: &mut PodShelf, pod: SlimPod) -> Vec<PodChange> {
+        if shelf.wants(&pod) { shelf.put(pod) } else { Vec::new() }
+    }
+
+    fn left(node: &str) -> PodChange {
+        PodChange::Left { node: node.into() }
+    }
+
+    #[test]
+    fn pods_of_the_pool_s_nodes_and_its_providers_are_kept() {
+        let mut shelf = shelf();
+        let came = put(&mut shelf, pod("shop", "b", "1", "v-0", "Pending"));
+        assert!(matches!(&came[..], [PodChange::Came { node, .. }] if node == "v-0"));
+        assert!(put(&mut shelf, pod("shop", "c", "2", "host-1", "Running")).is_empty());
+        assert!(put(&mut shelf, pod("shop", "v-1", "3", "host-1", "Running")).is_empty(), "another namespace");
+        let provider = put(&mut shelf, pod("kube-system", "v-1", "4", "host-1", "Running"));
+        assert!(matches!(&provider[..], [PodChange::Provider(_)]));
+        put(&mut shelf, pod("shop", "a", "5", "v-0", "Running"));
+        let names: Vec<_> = shelf.on("v-0").unwrap().iter().map(|p| p.key.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_pod_that_did_not_change_for_us_is_not_told() {
+        let mut shelf = shelf();
+        put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
+        assert!(put(&mut shelf, pod("shop", "a", "1", "v-0", "Running")).is_empty());
+        assert_eq!(put(&mut shelf, pod("shop", "a", "1", "v-0", "Failed")), [PodChange::Changed { node: "v-0".into() }]);
+    }
+
+    #[test]
+    fn a_pod_replaced_under_its_name_left_and_came() {
+        let mut shelf = shelf();
+        put(&mut shelf, pod("shop", "a-0", "1", "v-0", "Running"));
+        let changes = put(&mut shelf, pod("shop", "a-0", "2", "v-0", "Running"));
+        assert!(matches!(&changes[..], [PodChange::Left { .. }, PodChange::Came { .. }]));
+        // On another node, the end of the first one shows in the next list.
+        put(&mut shelf, pod("shop", "a-0", "3", "v-1", "Running"));
+        assert_eq!(shelf.retain(&HashSet::from(["3".to_owned()])), [left("v-0")]);
+        assert!(shelf.on("v-0").is_none());
+    }
+
+    #[test]
+    fn what_disappears_is_told_once() {
+        let mut shelf = shelf();
+        put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
+        put(&mut shelf, pod("kube-system", "v-1", "2", "host-1", "Running"));
+        assert_eq!(shelf.take(&pod("shop", "a", "1", "v-0", "Running")), [left("v-0")]);
+        assert!(shelf.take(&pod("shop", "a", "1", "v-0", "Running")).is_empty());
+        let key = ObjectKey { namespace: "kube-system".into(), name: "v-1".into() };
+        assert_eq!(shelf.retain(&HashSet::new()), [PodChange::ProviderLeft(key)]);
+    }
+
+    #[test]
+    fn a_snapshot_stays_what_it_was() {
+        let mut shelf = shelf();
+        put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
+        let snapshot = shelf.on("v-0").unwrap().clone();
+        put(&mut shelf, pod("shop", "b", "2", "v-0", "Running"));
+        assert_eq!((snapshot.len(), shelf.on("v-0").unwrap().len()), (1, 2));
+    }
+}

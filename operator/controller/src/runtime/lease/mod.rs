@@ -1,0 +1,87 @@
+//! The leader lease, by the rules of client-go's leader election: somebody else's lease counts from the moment *we* saw it
+//! change, on our monotonic clock, so that clocks need not agree; every write replaces what was read
+//! (resourceVersion); the leader stops before others may start.
+//!
+//! Own code because no crate for kube 5 keeps these rules: the one that builds renews without a resourceVersion and does
+//! not stop on API errors.
+
+mod elector;
+mod election;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use elector::{Elector, LeaseError};
+
+/// Name of the Lease in the operator's namespace.
+pub const LEASE_NAME: &str = "virtualnodepool-operator";
+
+/// Timing of the lease; `retry_period` < `renew_deadline` < `duration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long others wait for a silent leader.
+    pub duration: Duration,
+    /// How long a leader acts on without a renewal.
+    pub renew_deadline: Duration,
+    /// Time between two attempts.
+    pub retry_period: Duration,
+}
+
+/// The lease is not held (any more). Nothing may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the leader lease is not held; another replica acts, or the API server did not answer in time")]
+pub struct LeaseLost;
+
+/// The right to write, as long as it lasts. It is checked right before each write.
+#[derive(Clone, Debug)]
+pub struct Claim(Arc<Mutex<Term>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    until: Option<Instant>,
+    transitions: i32,
+}
+
+impl Claim {
+    fn vacant() -> Self {
+        Self(Arc::new(Mutex::new(Term { until: None, transitions: 0 })))
+    }
+
+    /// A claim that lasts, for tests.
+    #[cfg(test)]
+    pub(crate) fn lasting(transitions: i32) -> Self {
+        let until = Some(Instant::now() + Duration::from_secs(86_400));
+        Self(Arc::new(Mutex::new(Term { until, transitions })))
+    }
+
+    /// Whether the lease is held right now, by the monotonic clock.
+    ///
+    /// # Errors
+    /// [`LeaseLost`] when it is not; the write must not be made.
+    pub fn check(&self) -> Result<(), LeaseLost> {
+        match self.term().until {
+            Some(until) if Instant::now() < until => Ok(()),
+            _ => Err(LeaseLost),
+        }
+    }
+
+    /// `leaseTransitions` of this term; part of every fence.
+    pub fn transitions(&self) -> i32 {
+        self.term().transitions
+    }
+
+    fn term(&self) -> Term {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn extend(&self, until: Instant, transitions: i32) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Term { until: Some(until), transitions };
+    }
+
+    /// Ends the claim: no write begins after this.
+    pub(crate) fn revoke(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).until = None;
+    }
+}

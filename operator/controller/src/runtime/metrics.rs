@@ -1,0 +1,175 @@
+//! What is counted, in OpenMetrics text.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Pass {
+    controller: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Controller {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answer {
+    answer: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Write {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Pool {
+    pool: String,
+}
+
+/// All metrics of the process. Clones count into the same registry.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    reconciles: Family<Pass, Counter>,
+    durations: Family<Controller, Histogram, fn() -> Histogram>,
+    evictions: Family<Answer, Counter>,
+    writes: Family<Write, Counter>,
+    races: Counter,
+    leader: Gauge,
+    pods_left: Family<Pool, Gauge>,
+    pods_blocked: Family<Pool, Gauge>,
+    watch_errors: Family<Kind, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+/// A pass takes microseconds when nothing is to be done and seconds when the API server is slow.
+const DURATIONS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("virtualnodepool");
+        let reconciles = Family::default();
+        let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(DURATIONS));
+        let evictions = Family::default();
+        let writes = Family::default();
+        let races = Counter::default();
+        let leader: Gauge = Gauge::default();
+        let pods_left: Family<Pool, Gauge> = Family::default();
+        let pods_blocked: Family<Pool, Gauge> = Family::default();
+        let watch_errors = Family::default();
+        registry.register("reconciles", "Passes of a loop", Family::clone(&reconciles));
+        registry.register("reconcile_duration_seconds", "Duration of a pass", Family::clone(&durations));
+        registry.register("evictions", "Answers of the Eviction API", Family::clone(&evictions));
+        registry.register("api_writes", "Writes to the API server", Family::clone(&writes));
+        registry.register("races_lost", "Pods found on an ordinal that had been removed", races.clone());
+        registry.register("leader", "1 while this process leads", leader.clone());
+        registry.register("drain_pods_left", "Pods left on draining nodes", pods_left.clone());
+        registry.register("drain_pods_blocked", "Pods on draining nodes that something blocks", pods_blocked.clone());
+        registry.register("watch_errors", "Failed lists and watches", Family::clone(&watch_errors));
+        Self(Arc::new(Inner {
+            registry,
+            reconciles,
+            durations,
+            evictions,
+            writes,
+            races,
+            leader,
+            pods_left,
+            pods_blocked,
+            watch_errors,
+        }))
+    }
+}
+
+impl Metrics {
+    /// Counts a pass of a loop.
+    pub fn reconciled(&self, controller: &'static str, result: &'static str, seconds: f64) {
+        self.0.reconciles.get_or_create(&Pass { controller, result }).inc();
+        self.0.durations.get_or_create(&Controller { controller }).observe(seconds);
+    }
+
+    /// Counts an answer of the Eviction API.
+    pub fn evicted(&self, answer: &'static str) {
+        self.0.evictions.get_or_create(&Answer { answer }).inc();
+    }
+
+    /// Counts a write to the API server: `kind` is what was written, `result` is `ok` or the kind of failure.
+    pub fn wrote(&self, kind: &'static str, result: &'static str) {
+        self.0.writes.get_or_create(&Write { kind, result }).inc();
+    }
+
+    /// Counts a lost race: a pod on an ordinal that had been removed.
+    pub fn race_lost(&self) {
+        self.0.races.inc();
+    }
+
+    /// Says whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        self.0.leader.set(i64::from(leads));
+    }
+
+    /// Says how far the drain of a pool is; (0, 0) when nothing drains.
+    pub fn drain(&self, pool: &str, left: i64, blocked: i64) {
+        let pool = Pool { pool: pool.to_owned() };
+        self.0.pods_left.get_or_create(&pool).set(left);
+        self.0.pods_blocked.get_or_create(&pool).set(blocked);
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, pool: &str) {
+        let pool = Pool { pool: pool.to_owned() };
+        self.0.pods_left.remove(&pool);
+        self.0.pods_blocked.remove(&pool);
+    }
+
+    /// Counts a failed list or watch.
+    pub fn watch_failed(&self, kind: &'static str) {
+        self.0.watch_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// All of it as text.
+    ///
+    /// # Errors
+    /// When the text can't be formatted.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_count_into_one_registry() {
+        let metrics = Metrics::default();
+        metrics.clone().evicted("accepted");
+        metrics.evicted("accepted");
+        metrics.reconciled("pool", "ok", 0.01);
+        metrics.drain("burst", 7, 2);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("virtualnodepool_evictions_total{answer=\"accepted\"} 2"), "{text}");
+        assert!(text.contains("virtualnodepool_reconciles_total{controller=\"pool\",result=\"ok\"} 1"), "{text}");
+        assert!(text.contains("virtualnodepool_drain_pods_left{pool=\"burst\"} 7"), "{text}");
+        metrics.forget("burst");
+        assert!(!metrics.render().unwrap().contains("pool=\"burst\""));
+    }
+}
