@@ -1,5 +1,7 @@
 //! A control plane with the simulated cloud attached to it.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use kube::Client;
 use tokio::runtime::Runtime;
@@ -8,6 +10,9 @@ use tokio::sync::OnceCell;
 use crate::cloud::Cloud;
 use crate::control_plane::{ControlPlane, ControlPlaneOptions, Identity};
 use crate::simulation::{SIMULATION_USER, Simulation};
+
+const OPERATOR_NAMESPACE: &str = "virtualnodepool-system";
+const OPERATOR_ACCOUNT: &str = "virtualnodepool-operator";
 
 /// What an environment is started with.
 #[derive(Clone, Debug)]
@@ -36,6 +41,7 @@ pub struct Environment {
     runtime: Option<Runtime>,
     control_plane: ControlPlane,
     cloud: Cloud,
+    operator_kubeconfig: OnceCell<PathBuf>,
 }
 
 impl Environment {
@@ -67,6 +73,7 @@ impl Environment {
                 runtime,
                 control_plane,
                 cloud,
+                operator_kubeconfig: OnceCell::new(),
             }),
             Ok(Err(error)) => {
                 runtime.map(Runtime::shutdown_background);
@@ -108,6 +115,35 @@ impl Environment {
     /// As [`ControlPlane::client`].
     pub async fn client(&self) -> Result<Client> {
         self.control_plane.client().await
+    }
+
+    /// Applies the CRD, the operator's rights and the provider's ServiceAccount from `config/`, once, and returns the
+    /// kubeconfig of the operator's ServiceAccount.
+    ///
+    /// # Errors
+    /// When the API server refuses any of it.
+    pub async fn install_operator(&self) -> Result<&Path> {
+        let install = || async {
+            for what in [
+                ["--filename", "crd"],
+                ["--kustomize", "rbac"],
+                ["--kustomize", "provider"],
+            ] {
+                let [how, folder] = what;
+                let path = format!("{}/../config/{folder}", env!("CARGO_MANIFEST_DIR"));
+                self.kubectl(["apply", "--server-side", how, &path]).await?;
+            }
+            let crd = [
+                "wait",
+                "--for=condition=Established",
+                "crd/virtualnodepools.virtualnodes.dev",
+            ];
+            self.kubectl(crd).await?;
+            self.control_plane
+                .service_account_kubeconfig(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+                .await
+        };
+        Ok(self.operator_kubeconfig.get_or_try_init(install).await?)
     }
 
     /// Runs kubectl as cluster admin and returns its standard output.

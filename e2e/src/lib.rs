@@ -5,11 +5,14 @@
 //! [ledger](cloud::Ledger) that the operator can't see.
 
 pub mod audit;
+pub mod call_gate;
 pub mod cloud;
 pub mod control_plane;
 mod environment;
 mod kubelet;
 pub mod node_agent;
+pub mod operator;
+pub mod scenario;
 pub mod simulation;
 pub mod virtual_kubelet;
 

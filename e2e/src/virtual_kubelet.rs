@@ -66,6 +66,7 @@ impl VirtualKubelet {
         let Shared {
             node, cloud, keeper, ..
         } = &*self.shared;
+        let _running = cloud.provider_runs(node);
         let knobs = cloud.knobs_of(node);
         keeper.register(knobs.heartbeat).await;
         let keep = keeper.keep(nodes, || {

@@ -7,7 +7,7 @@ mod knobs;
 mod ledger;
 mod quota;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,7 @@ struct Shared {
     deletions: TokenBucket,
     knobs: Mutex<Knobs>,
     crashes: Mutex<HashMap<String, Arc<Notify>>>,
+    providers: Mutex<HashSet<String>>,
     addresses: AtomicU32,
 }
 
@@ -79,6 +80,29 @@ impl Cloud {
         self.crash_of(node).notify_one();
     }
 
+    /// Nodes whose provider runs now, deaf ones included.
+    #[must_use]
+    pub fn running_providers(&self) -> HashSet<String> {
+        self.shared
+            .providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Counts the provider of `node` as running until the returned value is dropped.
+    pub(crate) fn provider_runs(&self, node: &str) -> RunningProvider {
+        self.shared
+            .providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node.to_owned());
+        RunningProvider {
+            cloud: self.clone(),
+            node: node.to_owned(),
+        }
+    }
+
     pub(crate) fn crash_of(&self, node: &str) -> Arc<Notify> {
         let mut crashes = self.shared.crashes.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(crashes.entry(node.to_owned()).or_default())
@@ -123,6 +147,24 @@ impl Cloud {
 
     fn knobs_lock(&self) -> MutexGuard<'_, Knobs> {
         self.shared.knobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A provider that runs.
+#[derive(Debug)]
+pub(crate) struct RunningProvider {
+    cloud: Cloud,
+    node: String,
+}
+
+impl Drop for RunningProvider {
+    fn drop(&mut self) {
+        self.cloud
+            .shared
+            .providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.node);
     }
 }
 

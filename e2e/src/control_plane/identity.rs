@@ -34,6 +34,15 @@ impl Identity {
         }
     }
 
+    /// An authenticated user without any rights.
+    #[must_use]
+    pub fn unprivileged(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            groups: &[],
+        }
+    }
+
     /// A component of the control plane, with the rights Kubernetes gives it.
     pub(super) fn component(name: &str) -> Self {
         Self {
