@@ -1,0 +1,250 @@
+//! Conditions, in the order of [`ConditionType`]. Nothing else sets them.
+//!
+//! `lastTransitionTime` moves with the status of a condition only, so that "since" in `kubectl get -o wide` and alerts
+//! with a duration mean what they say (API conventions, "Typical status properties"). Reconciling and Stalled are never
+//! True together: Flux takes the first of them that it meets.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use vnp_crds::{ConditionType, Reason};
+use vnp_plan::finding::ProfileState;
+use vnp_plan::plan::TrackKind;
+
+use super::blockage::Blockage;
+use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
+use super::seconds::api_time;
+use super::situation::{Pass, Situation};
+use super::wording::{cut, sentences};
+
+/// Longest message of a condition, as the API machinery's own type allows.
+const MESSAGE_LIMIT: usize = 32_768;
+
+/// What a condition says, without the times.
+struct Said {
+    type_: ConditionType,
+    status: &'static str,
+    reason: Reason,
+    message: String,
+}
+
+fn said(type_: ConditionType, status: &'static str, reason: Reason, message: impl Into<String>) -> Said {
+    Said {
+        type_,
+        status,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// All conditions of the pool.
+pub(super) fn conditions(pass: &Pass<'_>, situation: &Situation) -> Vec<Condition> {
+    let applying = applying(pass, situation);
+    let ready = ready(pass, &applying);
+    let stalled = stalled(situation);
+    let is_paused = pass.observed.pool.is_paused();
+    let working = ready.reason != Reason::Ready;
+
+    let mut all = Vec::with_capacity(ConditionType::ALL.len());
+    let (reconciling, stalled) = match stalled {
+        _ if is_paused => (None, None),
+        Some((reason, message)) => (None, Some(said(ConditionType::Stalled, "True", reason, message))),
+        None if working => (
+            Some(said(
+                ConditionType::Reconciling,
+                "True",
+                ready.reason,
+                ready.message.clone(),
+            )),
+            None,
+        ),
+        None => (None, None),
+    };
+    all.push(ready);
+    all.push(available(pass));
+    all.push(accepted(situation));
+    all.push(provider_ready(pass, situation));
+    all.push(profile_synced(pass, situation));
+    for (type_, section) in [
+        (ConditionType::WebhookReady, "spec.placement"),
+        (ConditionType::SchedulingReady, "spec.scheduling"),
+    ] {
+        all.push(said(
+            type_,
+            "True",
+            Reason::NotRequired,
+            format!("this version does not act on {section}"),
+        ));
+    }
+    all.extend(reconciling);
+    all.extend(stalled);
+    if is_paused {
+        all.push(said(
+            ConditionType::Paused,
+            "True",
+            Reason::Paused,
+            paused_by(pass),
+        ));
+    }
+    all.into_iter().map(|said| dated(pass, said)).collect()
+}
+
+fn dated(pass: &Pass<'_>, said: Said) -> Condition {
+    let previous = pass.previous().and_then(|status| status.condition(said.type_));
+    let since = previous
+        .filter(|c| c.status == said.status)
+        .map(|c| c.last_transition_time.clone());
+    Condition {
+        type_: said.type_.to_string(),
+        status: said.status.to_owned(),
+        reason: said.reason.to_string(),
+        message: cut(said.message, MESSAGE_LIMIT),
+        observed_generation: pass.observed.pool.metadata.generation,
+        last_transition_time: since.unwrap_or_else(|| api_time(pass.now)),
+    }
+}
+
+fn ready(pass: &Pass<'_>, applying: &Applying) -> Said {
+    let is_paused = pass.observed.pool.is_paused();
+    if pass.observed.deleting() {
+        return said(
+            ConditionType::Ready,
+            "False",
+            Reason::Deleting,
+            deleting(pass, applying, is_paused),
+        );
+    }
+    if is_paused {
+        let done = applying.is_empty() && pass.plan.facts.pending_changes.is_empty();
+        let status = if done { "True" } else { "False" };
+        return said(
+            ConditionType::Ready,
+            status,
+            Reason::Paused,
+            paused(pass, applying),
+        );
+    }
+    match applying.first_key_value() {
+        Some((reason, message)) => said(ConditionType::Ready, "False", *reason, message.clone()),
+        None => said(ConditionType::Ready, "True", Reason::Ready, realised(pass)),
+    }
+}
+
+/// The first reason for which a person must act, and all there is to say about it.
+fn stalled(situation: &Situation) -> Option<(Reason, String)> {
+    if let Some(refusal) = situation.refusal() {
+        return Some(refusal);
+    }
+    let mut reasons = situation.stalled.clone();
+    if let Blockage::Held(held) = &situation.blockage
+        && held.stalled
+    {
+        reasons.entry(held.reason()).or_insert_with(|| held.message());
+    }
+    reasons.into_iter().next()
+}
+
+fn available(pass: &Pass<'_>) -> Said {
+    let facts = &pass.plan.facts;
+    let Some(target) = facts.target else {
+        return said(
+            ConditionType::Available,
+            "Unknown",
+            Reason::Unknown,
+            "how many nodes are wanted is not known yet",
+        );
+    };
+    let needed = if target == 0 { 0 } else { (target - 1).max(1) };
+    let counts = format!(
+        "{} virtual nodes are available, {needed} are needed",
+        facts.available
+    );
+    if facts.available >= needed {
+        said(ConditionType::Available, "True", Reason::NodesAvailable, counts)
+    } else {
+        said(
+            ConditionType::Available,
+            "False",
+            Reason::NodesUnavailable,
+            counts,
+        )
+    }
+}
+
+fn accepted(situation: &Situation) -> Said {
+    match situation.refusal() {
+        Some((reason, message)) => said(ConditionType::Accepted, "False", reason, message),
+        None => said(
+            ConditionType::Accepted,
+            "True",
+            Reason::Accepted,
+            "the spec can be followed",
+        ),
+    }
+}
+
+fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
+    let type_ = ConditionType::ProviderReady;
+    let worst = situation
+        .provider
+        .iter()
+        .map(|(state, message)| (provider_word(pass, *state), message))
+        .min();
+    if let Some((reason, message)) = worst {
+        return said(type_, "False", reason, message.clone());
+    }
+    let refused = pass
+        .attempts
+        .refused
+        .iter()
+        .filter(|r| r.track == TrackKind::Workload);
+    let refused = sentences(refused.map(|r| r.message.as_str()));
+    if !refused.is_empty() {
+        return said(type_, "False", Reason::Updating, refused);
+    }
+    match pass.observed.held_workload() {
+        Some(workload) => {
+            let text = format!(
+                "{}/{} is as specified and healthy",
+                workload.namespace(),
+                workload.name()
+            );
+            said(type_, "True", Reason::ProviderHealthy, text)
+        }
+        None => said(
+            type_,
+            "Unknown",
+            Reason::Unknown,
+            "there is no workload that belongs to this pool",
+        ),
+    }
+}
+
+fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
+    let type_ = ConditionType::ProfileSynced;
+    if let Some((state, message)) = situation.profile.last_key_value() {
+        let reason = match state {
+            ProfileState::Pending | ProfileState::Missing => Reason::ConfigNotSynced,
+            ProfileState::Conflict => Reason::Conflict,
+            ProfileState::Unreadable => Reason::ProfileUnreadable,
+            ProfileState::Rejected => Reason::ProfileRejected,
+        };
+        return said(type_, "False", reason, message.clone());
+    }
+    if !pass.observed.pool.spec.profile().sync.is_enabled() {
+        return said(type_, "True", Reason::NotRequired, "profile.sync is Disabled");
+    }
+    // A refused pool may not have been compared with the ConfigMap at all.
+    match situation.refusal() {
+        Some((reason, _)) if reason != Reason::NotSupportedYet => said(
+            type_,
+            "Unknown",
+            Reason::Unknown,
+            "not looked at while the spec is refused",
+        ),
+        _ => said(
+            type_,
+            "True",
+            Reason::Synced,
+            "eci-profile says what this pool says",
+        ),
+    }
+}

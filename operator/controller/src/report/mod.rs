@@ -1,0 +1,242 @@
+//! Says what is so: status, conditions, events and gauges of a pool. Written only when it changed (P5, P6).
+//!
+//! What to say is decided by pure functions: [`status::report`] builds the status, [`quiet::verdict`] whether it is worth
+//! a write, [`transitions`] and [`told`] which events it is worth. [`Reporter`] carries that out.
+
+mod attempts;
+mod blockage;
+mod conditions;
+mod quiet;
+mod ready;
+mod seconds;
+mod situation;
+mod status;
+mod told;
+mod transitions;
+mod wording;
+mod write;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use vnp_crds::VirtualNodePool;
+use vnp_plan::finding::EventNote;
+use vnp_plan::observed::Observed;
+use vnp_plan::plan::Plan;
+use vnp_plan::step::Step;
+
+pub use write::ReportError;
+
+use attempts::Attempts;
+use quiet::{Verdict, verdict};
+use situation::{Pass, Standstill};
+use status::Report;
+use told::Told;
+use write::{Writer, Written};
+
+use crate::runtime::lease::Claim;
+use crate::runtime::metrics::Metrics;
+
+/// How soon a pool is looked at again whose cached object was older than the status to be written.
+const BEHIND: SignedDuration = SignedDuration::from_secs(1);
+
+/// Reports on all pools.
+pub struct Reporter {
+    writer: Writer,
+    metrics: Metrics,
+    pools: Mutex<BTreeMap<String, Memory>>,
+}
+
+/// What is remembered of one pool. Lost at a restart: then a number is written earlier or a stall is told later.
+#[derive(Default)]
+struct Memory {
+    told: Told,
+    standstill: Option<Standstill>,
+    last_write: Option<Timestamp>,
+    resource_version: Option<String>,
+}
+
+impl Reporter {
+    /// A reporter that writes with `client`, which should not retry by itself: what fails is reported by the next pass.
+    /// `instance` is the name of this process in events, its pod's name.
+    pub fn new(client: Client, claim: Claim, metrics: Metrics, instance: String) -> Self {
+        Self {
+            writer: Writer::new(client, claim, instance),
+            metrics,
+            pools: Mutex::default(),
+        }
+    }
+
+    /// Reports a pass over a pool. Returns when to look at the pool again without being woken: a deadline passes, or a
+    /// number is due that moved too soon after the last write.
+    ///
+    /// # Errors
+    /// [`ReportError`] when the status could not be written. An event that could not be told is logged only.
+    pub async fn report(
+        &self,
+        observed: &Observed,
+        plan: &Plan,
+        attempts: &Attempts<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, ReportError> {
+        if attempts
+            .done
+            .iter()
+            .any(|step| matches!(step, Step::RemovePoolFinalizer))
+        {
+            self.forget(observed.pool_uid(), observed.pool_name());
+            return Ok(None);
+        }
+        let uid = observed.pool_uid();
+        let (behind, standstill, last_write) = self.with(uid, |memory| {
+            (
+                older(&observed.pool, memory),
+                memory.standstill.clone(),
+                memory.last_write,
+            )
+        });
+        if behind {
+            // The status that the plan was made from is not the newest one. What it says will be said by the next pass.
+            return Ok(Some(after(now, BEHIND)));
+        }
+        let pass = Pass {
+            observed,
+            plan,
+            attempts,
+            standstill: standstill.as_ref(),
+            now,
+        };
+        let report = status::report(&pass);
+        self.gauges(observed, &report);
+        let notes = self.with(uid, |memory| {
+            memory.standstill.clone_from(&report.standstill);
+            memory.told.fresh(
+                transitions::at_once(&pass, &report.held_by),
+                |note| shown(&pass, note),
+                now,
+            )
+        });
+        let verdict = verdict(pass.previous(), &report.status, last_write, now);
+        let ((), wake_at) = futures::join!(
+            self.tell(observed, notes, now),
+            self.write(&pass, &report, verdict)
+        );
+        Ok(wake_at?.into_iter().chain(report.wake_at).min())
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, uid: &str, name: &str) {
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+        self.metrics.forget(name);
+    }
+
+    async fn write(
+        &self,
+        pass: &Pass<'_>,
+        report: &Report,
+        verdict: Verdict,
+    ) -> Result<Option<Timestamp>, ReportError> {
+        match verdict {
+            Verdict::Keep => return Ok(None),
+            Verdict::Later(at) => return Ok(Some(at)),
+            Verdict::Write => {}
+        }
+        let observed = pass.observed;
+        let written = self.writer.status(&observed.pool, &report.status).await;
+        self.metrics.wrote("status", result_word(&written));
+        match written? {
+            Written::Yes(resource_version) => {
+                let notes = self.with(observed.pool_uid(), |memory| {
+                    memory.last_write = Some(pass.now);
+                    memory.resource_version = resource_version;
+                    memory
+                        .told
+                        .changes(transitions::between(pass, &report.status), pass.now)
+                });
+                self.tell(observed, notes, pass.now).await;
+                Ok(None)
+            }
+            Written::Moved => Ok(Some(after(pass.now, BEHIND))),
+            Written::Gone => {
+                self.forget(observed.pool_uid(), observed.pool_name());
+                Ok(None)
+            }
+        }
+    }
+
+    async fn tell(&self, observed: &Observed, notes: Vec<EventNote>, now: Timestamp) {
+        let told = join_all(
+            notes
+                .iter()
+                .map(|note| self.writer.event(&observed.pool, note, now)),
+        )
+        .await;
+        for (note, told) in notes.iter().zip(told) {
+            self.metrics.wrote("event", if told { "ok" } else { "failed" });
+            if !told {
+                self.with(observed.pool_uid(), |memory| memory.told.failed(note));
+            }
+        }
+    }
+
+    fn gauges(&self, observed: &Observed, report: &Report) {
+        let drain = report.status.drain.as_ref();
+        let (left, blocked) = drain.map_or((0, 0), |d| (d.pods_remaining, d.pods_blocked));
+        self.metrics
+            .drain(observed.pool_name(), left.into(), blocked.into());
+    }
+
+    fn with<R>(&self, uid: &str, act: impl FnOnce(&mut Memory) -> R) -> R {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        act(pools.entry(uid.to_owned()).or_default())
+    }
+}
+
+/// Whether the pool observed is older than what this process wrote last. Resource versions of one object compare as
+/// numbers (KEP-5504); if they ever did not, the API server's own comparison still refuses the write.
+fn older(pool: &VirtualNodePool, memory: &Memory) -> bool {
+    let number = |text: Option<&String>| text.and_then(|t| t.parse::<u128>().ok());
+    match (
+        number(pool.metadata.resource_version.as_ref()),
+        number(memory.resource_version.as_ref()),
+    ) {
+        (Some(seen), Some(written)) => seen < written,
+        _ => false,
+    }
+}
+
+/// Whether the status shows already what an event would tell.
+fn shown(pass: &Pass<'_>, note: &EventNote) -> bool {
+    let blockers = pass
+        .previous()
+        .and_then(|status| status.drain.as_ref())
+        .map(|drain| drain.blockers.as_slice());
+    blockers
+        .unwrap_or_default()
+        .iter()
+        .any(|b| note.subject == format!("{} {}", b.reason, b.object))
+}
+
+fn result_word(written: &Result<Written, ReportError>) -> &'static str {
+    match written {
+        Ok(Written::Yes(_)) => "ok",
+        Ok(Written::Moved) => "conflict",
+        Ok(Written::Gone) => "gone",
+        Err(_) => "failed",
+    }
+}
+
+fn after(time: Timestamp, span: SignedDuration) -> Timestamp {
+    time.checked_add(span).unwrap_or(Timestamp::MAX)
+}

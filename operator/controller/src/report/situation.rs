@@ -1,0 +1,239 @@
+//! The findings of a plan, sorted out by what the conditions ask about. Order of the findings does not matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use vnp_crds::{ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState};
+use vnp_plan::observed::Observed;
+use vnp_plan::plan::Plan;
+
+use super::attempts::Attempts;
+use super::blockage::{Blockage, Known, blockers, judge};
+use super::seconds::whole;
+use super::wording::{in_order, list, sentences};
+
+/// Why the providers are not as they should be, and since when this is said with the same words. Kept by the reporter
+/// between passes; lost at a restart, after which a stall is told later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standstill {
+    /// What is said.
+    pub(crate) message: String,
+    /// Since when.
+    pub(crate) since: Timestamp,
+}
+
+/// What a pass knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a> {
+    /// What was seen.
+    pub(crate) observed: &'a Observed,
+    /// What was made of it.
+    pub(crate) plan: &'a Plan,
+    /// What was done about it.
+    pub(crate) attempts: &'a Attempts<'a>,
+    /// What the pass before said about providers that do not come up.
+    pub(crate) standstill: Option<&'a Standstill>,
+    /// Now.
+    pub(crate) now: Timestamp,
+}
+
+impl<'a> Pass<'a> {
+    /// The status as it was written last.
+    pub(super) fn previous(&self) -> Option<&'a VirtualNodePoolStatus> {
+        self.observed.pool.status.as_ref()
+    }
+
+    /// `spec.drain.progressDeadlineSeconds`.
+    fn progress_deadline(&self) -> SignedDuration {
+        SignedDuration::try_from(self.observed.pool.spec.drain().progress_deadline)
+            .unwrap_or(SignedDuration::MAX)
+    }
+}
+
+/// What there is to say, by subject.
+#[derive(Debug)]
+pub(super) struct Situation {
+    /// Accepted=False: reasons in their rank, with their message.
+    pub(super) refusals: Vec<(Reason, String)>,
+    /// ProviderReady=False.
+    pub(super) provider: BTreeMap<ProviderState, String>,
+    /// ProfileSynced=False.
+    pub(super) profile: BTreeMap<ProfileState, String>,
+    /// A person must act.
+    pub(super) stalled: BTreeMap<Reason, String>,
+    /// What holds the drain.
+    pub(super) blockage: Blockage,
+    /// Blockers for the status.
+    pub(super) blockers: Vec<Known>,
+    /// To be remembered for the next pass.
+    pub(super) standstill: Option<Standstill>,
+    /// When time alone changes something of this.
+    pub(super) wake_at: Option<Timestamp>,
+}
+
+impl Situation {
+    pub(super) fn of(pass: &Pass<'_>) -> Self {
+        let mut texts = Texts::default();
+        for finding in &pass.plan.findings {
+            texts.add(finding);
+        }
+        let mut wake_at: Option<Timestamp> = None;
+        let mut wake = |at: Timestamp| wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
+
+        let last_progress = pass
+            .plan
+            .facts
+            .draining
+            .iter()
+            .map(|n| whole(n.last_progress))
+            .max();
+        let blockers = blockers(pass.plan, pass.previous(), pass.now);
+        let blockage = judge(
+            &blockers,
+            last_progress,
+            pass.progress_deadline(),
+            pass.now,
+            &mut wake,
+        );
+
+        let provider = joined(texts.provider);
+        let mut stalled = joined(texts.stalled);
+        let aborted = pass
+            .plan
+            .facts
+            .draining
+            .iter()
+            .filter(|n| n.phase == DrainPhase::Aborted);
+        let aborted = list(aborted.map(|n| n.name.as_str()));
+        if !aborted.is_empty() {
+            let text = format!(
+                "the drain of {aborted} took longer than drain.timeoutSeconds; raise it, or the target"
+            );
+            stalled.entry(Reason::DrainTimedOut).or_insert(text);
+        }
+        let standstill = standstill(pass, &provider);
+        if let Some(stand) = &standstill {
+            let deadline = stand
+                .since
+                .checked_add(pass.progress_deadline())
+                .unwrap_or(Timestamp::MAX);
+            if pass.now >= deadline {
+                stalled
+                    .entry(Reason::ProviderUnavailable)
+                    .or_insert_with(|| stand.message.clone());
+            } else {
+                wake(deadline);
+            }
+        }
+        let mut refusals: Vec<(Reason, String)> = texts.refusals.into_iter().collect();
+        refusals.sort_by_key(|(reason, _)| rank(*reason));
+        Self {
+            refusals,
+            provider,
+            profile: joined(texts.profile),
+            stalled,
+            blockage,
+            blockers,
+            standstill,
+            wake_at,
+        }
+    }
+
+    /// The exact reason why the spec is refused, with what is to be said about it.
+    pub(super) fn refusal(&self) -> Option<(Reason, String)> {
+        let (reason, _) = self.refusals.first()?;
+        Some((
+            *reason,
+            in_order(self.refusals.iter().map(|(_, message)| message.as_str())),
+        ))
+    }
+}
+
+/// A conflict with another pool is told first: this pool may not even look at what the other reasons are about. What is
+/// only not supported yet comes last, the rest works.
+fn rank(reason: Reason) -> (u8, Reason) {
+    let class = match reason {
+        Reason::Conflict => 0,
+        Reason::NotSupportedYet => 2,
+        _ => 1,
+    };
+    (class, reason)
+}
+
+#[derive(Default)]
+struct Texts {
+    refusals: BTreeSet<(Reason, String)>,
+    provider: BTreeMap<ProviderState, BTreeSet<String>>,
+    profile: BTreeMap<ProfileState, BTreeSet<String>>,
+    stalled: BTreeMap<Reason, BTreeSet<String>>,
+}
+
+impl Texts {
+    fn add(&mut self, finding: &Finding) {
+        match finding {
+            Finding::Refused { reason, message } => {
+                self.refusals.insert((*reason, message.clone()));
+            }
+            Finding::Provider { state, message } => {
+                self.provider.entry(*state).or_default().insert(message.clone());
+            }
+            Finding::Profile { state, message } => {
+                self.profile.entry(*state).or_default().insert(message.clone());
+                if *state == ProfileState::Unreadable {
+                    self.stalled
+                        .entry(Reason::ProfileUnreadable)
+                        .or_default()
+                        .insert(message.clone());
+                }
+            }
+            Finding::Stalled { reason, message } => {
+                self.stalled.entry(*reason).or_default().insert(message.clone());
+            }
+            Finding::Blocker(_) | Finding::Event(_) => {}
+        }
+    }
+}
+
+fn joined<K: Ord>(texts: BTreeMap<K, BTreeSet<String>>) -> BTreeMap<K, String> {
+    texts
+        .into_iter()
+        .map(|(key, messages)| (key, sentences(messages)))
+        .collect()
+}
+
+/// Providers that neither come up nor change: as long as the plan says the same about them, nothing moves. A roll is not
+/// meant, it has its own deadline.
+fn standstill(pass: &Pass<'_>, provider: &BTreeMap<ProviderState, String>) -> Option<Standstill> {
+    if pass.observed.pool.is_paused() {
+        return None;
+    }
+    let still = |state: &&ProviderState| **state != ProviderState::Updating;
+    let message = in_order(
+        provider
+            .keys()
+            .filter(still)
+            .filter_map(|state| provider.get(state)),
+    );
+    if message.is_empty() {
+        return None;
+    }
+    if let Some(known) = pass.standstill.filter(|known| known.message == message) {
+        return Some(known.clone());
+    }
+    let told = pass
+        .previous()
+        .and_then(|status| status.condition(ConditionType::Stalled));
+    let since = told
+        .filter(|c| c.reason == Reason::ProviderUnavailable.as_str() && c.message == message)
+        .map(|c| {
+            c.last_transition_time
+                .0
+                .checked_sub(pass.progress_deadline())
+                .unwrap_or(Timestamp::MIN)
+        });
+    Some(Standstill {
+        message,
+        since: since.unwrap_or_else(|| whole(pass.now)),
+    })
+}

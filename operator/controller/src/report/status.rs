@@ -1,0 +1,184 @@
+//! The whole status of a pool, from what was observed. Pure: the same pass gives the same status.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use vnp_crds::{
+    Blocker, DrainStatus, DrainingNode, LimitedBy, ProviderStatus, ProviderType, VirtualNodePoolStatus,
+    env_key,
+};
+use vnp_plan::observed::{Observed, Workload};
+
+use super::blockage::Blockage;
+use super::conditions::conditions;
+use super::seconds::api_time;
+use super::situation::{Pass, Situation, Standstill};
+use super::wording::in_order;
+
+/// Entries of each list that the schema bounds.
+const LISTED: usize = 10;
+
+/// What is to be reported.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Report {
+    /// The status as it should be.
+    pub(crate) status: VirtualNodePoolStatus,
+    /// What holds the drain, the one that the conditions name first.
+    pub(crate) held_by: Vec<vnp_plan::finding::Blocker>,
+    /// For the next pass.
+    pub(crate) standstill: Option<Standstill>,
+    /// When time alone will change the status: a deadline passes.
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+/// Folds a pass into the status of its pool.
+pub(crate) fn report(pass: &Pass<'_>) -> Report {
+    let situation = Situation::of(pass);
+    let facts = &pass.plan.facts;
+    let spec = &pass.observed.pool.spec;
+    let previous = pass.previous();
+    let status = VirtualNodePoolStatus {
+        observed_generation: pass.observed.pool.metadata.generation,
+        deletion_policy: Some(facts.deletion_policy.unwrap_or_else(|| spec.deletion_policy())),
+        // The target accepted last is what counts when spec.replicas is absent; a pass that found none must not lose it.
+        target_replicas: facts
+            .target
+            .or_else(|| previous.and_then(|status| status.target_replicas)),
+        nodes: Some(facts.nodes),
+        available_nodes: Some(facts.available),
+        pods: Some(facts.pods),
+        // Not computed by this version; absent says so, 0 would claim that no pod is outdated.
+        pods_outdated: None,
+        selector: selector(pass.observed, previous),
+        provider: Some(provider(pass)),
+        pending_changes: pending_changes(pass),
+        drain: drain(pass, &situation),
+        conditions: conditions(pass, &situation),
+    };
+    let held_by = match &situation.blockage {
+        Blockage::None => Vec::new(),
+        Blockage::Held(held) => held.all().cloned().collect(),
+    };
+    Report {
+        status,
+        held_by,
+        standstill: situation.standstill,
+        wake_at: situation.wake_at,
+    }
+}
+
+/// The workload's own selector; the one known before when the workload is gone for a moment.
+fn selector(observed: &Observed, previous: Option<&VirtualNodePoolStatus>) -> Option<String> {
+    match observed.held_workload() {
+        Some(workload) => Some(workload.selector_text()).filter(|text| !text.is_empty()),
+        None => previous.and_then(|status| status.selector.clone()),
+    }
+}
+
+fn provider(pass: &Pass<'_>) -> ProviderStatus {
+    let spec = &pass.observed.pool.spec.provider;
+    let facts = &pass.plan.facts;
+    let workload = pass
+        .observed
+        .held_workload()
+        .filter(|_| spec.type_ == ProviderType::StatefulSet);
+    let mut registered = facts.registered.clone();
+    registered.sort_unstable();
+    registered.dedup();
+    let newest = facts.retired.len().saturating_sub(LISTED);
+    ProviderStatus {
+        type_: spec.type_,
+        name: spec.name.clone(),
+        replicas: workload.map(|w| w.replicas()),
+        ready_replicas: workload.map(|w| w.ready_replicas()),
+        image: workload.and_then(|w| image(w, spec.container())),
+        registered,
+        retired: facts.retired.iter().skip(newest).cloned().collect(),
+    }
+}
+
+/// Image of the container that is the provider: the one named, else the one with the region, else the only one.
+fn image(workload: &Workload, named: Option<&str>) -> Option<String> {
+    let containers = workload.containers();
+    let name = |c: &Value| c.get("name").and_then(Value::as_str).map(str::to_owned);
+    let has_region = |c: &&Value| {
+        let env = c.get("env").and_then(Value::as_array);
+        env.is_some_and(|env| {
+            env.iter()
+                .any(|e| e.get("name").and_then(Value::as_str) == Some(env_key::REGION))
+        })
+    };
+    let container = match named {
+        Some(named) => containers.iter().find(|c| name(c).as_deref() == Some(named)),
+        None => containers
+            .iter()
+            .find(has_region)
+            .or_else(|| containers.first().filter(|_| containers.len() == 1)),
+    };
+    container
+        .and_then(|c| c.get("image")?.as_str())
+        .map(str::to_owned)
+}
+
+/// At most ten lines; the last one counts the others.
+fn pending_changes(pass: &Pass<'_>) -> Vec<String> {
+    let all = &pass.plan.facts.pending_changes;
+    if all.len() <= LISTED {
+        return all.clone();
+    }
+    let mut lines: Vec<String> = all.iter().take(LISTED - 1).cloned().collect();
+    lines.push(format!("and {} more", all.len() - lines.len()));
+    lines
+}
+
+fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
+    let facts = &pass.plan.facts;
+    if facts.draining.is_empty() && situation.blockers.is_empty() {
+        return None;
+    }
+    let sum = |count: fn(&vnp_plan::plan::NodeInDrain) -> i32| {
+        facts.draining.iter().map(count).fold(0_i32, i32::saturating_add)
+    };
+    let (total, remaining) = (sum(|n| n.pods_total), sum(|n| n.pods_remaining));
+    let mut nodes: Vec<DrainingNode> = facts.draining.iter().map(|n| node(pass, n)).collect();
+    nodes.sort_by_key(|node| std::cmp::Reverse(node.ordinal));
+    nodes.truncate(LISTED);
+    Some(DrainStatus {
+        summary: format!("{remaining}/{total}"),
+        pods_total: total,
+        pods_remaining: remaining,
+        pods_terminating: sum(|n| n.pods_terminating),
+        pods_blocked: sum(|n| n.pods_blocked),
+        limited_by: facts.limited_by.unwrap_or(LimitedBy::Nothing),
+        nodes,
+        blockers: situation
+            .blockers
+            .iter()
+            .take(LISTED)
+            .map(|known| Blocker {
+                reason: known.blocker.reason,
+                object: known.blocker.object.clone(),
+                pods: known.blocker.pods,
+                since: api_time(known.since),
+                message: in_order([known.blocker.message.as_str()]),
+            })
+            .collect(),
+    })
+}
+
+fn node(pass: &Pass<'_>, facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
+    let known = pass.previous().and_then(|status| status.draining(facts.ordinal));
+    DrainingNode {
+        name: facts.name.clone(),
+        uid: Some(facts.uid.clone()).filter(|uid| !uid.is_empty()),
+        ordinal: facts.ordinal,
+        phase: facts.phase,
+        started_at: api_time(facts.started_at),
+        last_progress_time: Some(api_time(facts.last_progress)),
+        empty_since: facts.empty_since.map(api_time),
+        recordons: facts.recordons,
+        force_announced_time: known.and_then(|node| node.force_announced_time.clone()),
+        reaped_provider_uid: facts.reaped_provider_uid.clone(),
+        pods_total: facts.pods_total,
+        pods_remaining: facts.pods_remaining,
+    }
+}

@@ -1,0 +1,210 @@
+//! Which events the passes of a pool are worth.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use vnp_crds::{BlockerReason, DrainPhase, EventReason, Reason, RetiredOrdinal};
+use vnp_plan::finding::{EventNote, Finding};
+use vnp_plan::observed::{CordonOwner, NodeView, SavedCopy};
+use vnp_plan::plan::Plan;
+use vnp_plan::step::{PatchPurpose, Step, WorkloadPatch};
+
+use crate::report::attempts::Attempts;
+use crate::report::seconds::api_time;
+use crate::report::situation::Pass;
+use crate::report::testing::{Story, at, blocked, draining, pool, saying, settled};
+use crate::report::transitions::{at_once, between};
+
+/// Events of a pass: those told at once, and those of the change of status, as (reason, subject).
+fn told(story: &mut Story, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Vec<(EventReason, String)> {
+    let before = story.observed.clone();
+    let report = story.pass_with(plan, attempts, seconds);
+    let pass = Pass {
+        observed: &before,
+        plan,
+        attempts,
+        standstill: None,
+        now: at(seconds),
+    };
+    let mut all = at_once(&pass, &report.held_by);
+    all.extend(between(&pass, &report.status));
+    all.into_iter().map(|note| (note.reason, note.subject)).collect()
+}
+
+fn reasons(story: &mut Story, plan: &Plan, seconds: i64) -> Vec<EventReason> {
+    told(story, plan, &Attempts::default(), seconds)
+        .into_iter()
+        .map(|(reason, _)| reason)
+        .collect()
+}
+
+fn node(story: &mut Story, ordinal: i32) {
+    let view = NodeView {
+        name: format!("virtual-node-eci-{ordinal}"),
+        uid: format!("uid-{ordinal}"),
+        labels: Default::default(),
+        ready: true,
+        unschedulable: false,
+        cordon_owner: CordonOwner::Nobody,
+        pod_capacity: None,
+        heartbeat: None,
+        deleting: false,
+    };
+    story.observed.nodes.insert(ordinal, Arc::new(view));
+}
+
+fn retired(plan: &mut Plan, seconds: i64, abandoned: bool) {
+    plan.facts.retired = vec![RetiredOrdinal {
+        ordinal: 2,
+        node_uid: Some("uid-2".into()),
+        time: api_time(at(seconds)),
+        abandoned,
+    }];
+}
+
+#[test]
+fn a_drain_that_goes_through_tells_start_empty_and_end_once_each() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    assert_eq!(reasons(&mut story, &settled(), 0), []);
+    let mut plan = draining(10, []);
+    assert_eq!(reasons(&mut story, &plan, 10), [EventReason::DrainStarted]);
+    assert_eq!(reasons(&mut story, &draining(20, []), 20), []);
+    plan.facts.draining[0].phase = DrainPhase::Removing;
+    retired(&mut plan, 30, false);
+    assert_eq!(reasons(&mut story, &plan, 30), [EventReason::Drained]);
+    assert_eq!(reasons(&mut story, &plan, 31), []);
+    story.observed.nodes.clear();
+    let mut done = settled();
+    done.facts.target = Some(2);
+    retired(&mut done, 30, false);
+    assert_eq!(reasons(&mut story, &done, 40), [EventReason::NodeRemoved]);
+    assert_eq!(reasons(&mut story, &done, 41), []);
+}
+
+#[test]
+fn a_drain_that_is_called_off_tells_that_its_node_stays() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    reasons(&mut story, &draining(10, []), 10);
+    assert_eq!(reasons(&mut story, &settled(), 20), [EventReason::DrainCancelled]);
+    // An ordinal retired long before is another story.
+    reasons(&mut story, &draining(30, []), 30);
+    let mut plan = settled();
+    retired(&mut plan, -5000, true);
+    assert_eq!(reasons(&mut story, &plan, 40), [EventReason::DrainCancelled]);
+}
+
+#[test]
+fn an_ordinal_that_never_came_up_goes_without_a_word() {
+    let mut story = Story::of(pool(json!({})));
+    reasons(&mut story, &draining(10, []), 10);
+    assert_eq!(reasons(&mut story, &settled(), 20), []);
+}
+
+#[test]
+fn an_abandoned_node_is_not_called_drained() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    let mut plan = draining(10, []);
+    reasons(&mut story, &plan, 10);
+    retired(&mut plan, 20, true);
+    assert_eq!(reasons(&mut story, &plan, 20), []);
+}
+
+#[test]
+fn what_holds_a_drain_is_told_with_its_reason_first() {
+    let mut story = Story::of(pool(json!({})));
+    let plan = draining(
+        0,
+        [
+            blocked(BlockerReason::BlockedByBudget),
+            blocked(BlockerReason::CordonContested),
+        ],
+    );
+    let report = story.pass(&plan, 30);
+    let attempts = Attempts::default();
+    let pass = Pass {
+        observed: &story.observed,
+        plan: &plan,
+        attempts: &attempts,
+        standstill: None,
+        now: at(30),
+    };
+    let notes: Vec<EventNote> = at_once(&pass, &report.held_by).into_iter().collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert_eq!(notes[0].reason, EventReason::DrainBlocked);
+    assert!(
+        notes[0].note.starts_with("BlockedByBudget shop/checkout: "),
+        "{}",
+        notes[0].note
+    );
+}
+
+#[test]
+fn a_budget_beside_progress_is_no_event() {
+    let mut story = Story::of(pool(json!({})));
+    let plan = draining(29, [blocked(BlockerReason::BlockedByBudget)]);
+    assert_eq!(reasons(&mut story, &plan, 30), [EventReason::DrainStarted]);
+}
+
+#[test]
+fn writes_that_were_taken_are_told() {
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let raise = Step::PatchWorkload(WorkloadPatch {
+        patch: json_patch::Patch(Vec::new()),
+        purpose: PatchPurpose::ScaleUp,
+        changes: vec!["replicas 3 -> 5".to_owned()],
+    });
+    let attempts = Attempts {
+        done: vec![&raise],
+        refused: Vec::new(),
+    };
+    let events = told(&mut story, &settled(), &attempts, 1);
+    assert_eq!(events, [(EventReason::ScalingUp, "replicas 3 -> 5".to_owned())]);
+
+    let create = Step::CreateWorkload { body: json!({}) };
+    let attempts = Attempts {
+        done: vec![&create],
+        refused: Vec::new(),
+    };
+    assert_eq!(told(&mut story, &settled(), &attempts, 2), []);
+    story.observed.restore_copy = Some(SavedCopy {
+        name: "vnp-restore-uid-burst".into(),
+        uid: "uid-copy".into(),
+        content: json!({}),
+    });
+    let events = told(&mut story, &settled(), &attempts, 3);
+    assert_eq!(events, [(EventReason::WorkloadRestored, "uid-copy".to_owned())]);
+}
+
+#[test]
+fn the_plan_has_the_first_word() {
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let note = EventNote {
+        reason: EventReason::RolloutReverted,
+        subject: "hash".into(),
+        note: "image vk:2".into(),
+    };
+    let stalled = Finding::Stalled {
+        reason: Reason::RolloutReverted,
+        message: "image vk:2".to_owned(),
+    };
+    let events = told(
+        &mut story,
+        &saying([Finding::Event(note), stalled.clone()]),
+        &Attempts::default(),
+        1,
+    );
+    assert_eq!(events, [(EventReason::RolloutReverted, "hash".to_owned())]);
+
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    assert_eq!(
+        reasons(&mut story, &saying([stalled.clone()]), 1),
+        [EventReason::RolloutReverted]
+    );
+    assert_eq!(reasons(&mut story, &saying([stalled]), 2), []);
+}

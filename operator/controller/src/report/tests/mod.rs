@@ -1,0 +1,8 @@
+//! What others make of our status, and what holds for any of it.
+
+mod events;
+mod judges;
+mod kstatus;
+mod properties;
+mod words;
+mod writes;

@@ -1,0 +1,428 @@
+//! Which word is shown for what, and when times move.
+
+use serde_json::json;
+use vnp_crds::{BlockerReason, ConditionType, DrainPhase, Reason};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState};
+use vnp_plan::plan::{Plan, TrackKind};
+
+use crate::report::attempts::{Attempts, RefusedWrite};
+use crate::report::status::Report;
+use crate::report::testing::{Story, at, blocked, draining, pool, provider, saying, settled};
+
+/// (status, reason) of a condition.
+fn of(report: &Report, type_: ConditionType) -> Option<(&str, &str)> {
+    report
+        .status
+        .condition(type_)
+        .map(|c| (c.status.as_str(), c.reason.as_str()))
+}
+
+fn ready(report: &Report) -> (&str, &str) {
+    of(report, ConditionType::Ready).unwrap()
+}
+
+fn refused(reason: Reason) -> Finding {
+    Finding::Refused {
+        reason,
+        message: format!("{reason} is the matter"),
+    }
+}
+
+fn once(plan: &Plan, seconds: i64) -> Report {
+    Story::of(pool(json!({}))).pass(plan, seconds)
+}
+
+#[test]
+fn reasons_of_ready_follow_their_precedence() {
+    let mut everything = draining(
+        0,
+        [
+            refused(Reason::NotSupportedYet),
+            refused(Reason::Conflict),
+            blocked(BlockerReason::ProviderUnavailable),
+            blocked(BlockerReason::BlockedByBudget),
+            provider(ProviderState::Unhealthy),
+            provider(ProviderState::Updating),
+            provider(ProviderState::ScalingUp),
+            provider(ProviderState::Absent),
+            Finding::Profile {
+                state: ProfileState::Pending,
+                message: "key vSwitchIds".to_owned(),
+            },
+        ],
+    );
+    let mut aborted = everything.facts.draining[0].clone();
+    aborted.ordinal = 1;
+    aborted.phase = DrainPhase::Aborted;
+    everything.facts.draining.push(aborted);
+
+    let deleted = json!({"deletionTimestamp": "2027-01-15T08:00:00Z"});
+    let report = |overlay| {
+        let mut story = Story::of(pool(overlay));
+        story.pass(&settled(), 0); // realised once: from now on growth is ScalingUp
+        story.pass(&everything, 10)
+    };
+    let both = report(json!({"metadata": deleted, "spec": {"paused": true}}));
+    assert_eq!(ready(&both), ("False", "Deleting"));
+    assert_eq!(
+        ready(&report(json!({"spec": {"paused": true}}))),
+        ("False", "Paused")
+    );
+
+    // Take the top away, and the next shows.
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let mut shown = Vec::new();
+    let steps: [&dyn Fn(&mut Plan); 9] = [
+        &|plan| {
+            plan.findings.retain(|f| {
+                !matches!(
+                    f,
+                    Finding::Refused {
+                        reason: Reason::Conflict,
+                        ..
+                    }
+                )
+            })
+        },
+        &|plan| plan.findings.retain(|f| !matches!(f, Finding::Refused { .. })),
+        &|plan| {
+            plan.findings.retain(
+                |f| !matches!(f, Finding::Blocker(b) if b.reason == BlockerReason::ProviderUnavailable),
+            );
+        },
+        &|plan| plan.findings.retain(|f| !matches!(f, Finding::Blocker(_))),
+        &|plan| plan.facts.draining.retain(|n| n.phase != DrainPhase::Aborted),
+        &|plan| {
+            plan.findings.retain(|f| {
+                !matches!(
+                    f,
+                    Finding::Provider {
+                        state: ProviderState::Unhealthy,
+                        ..
+                    }
+                )
+            })
+        },
+        &|plan| {
+            plan.findings.retain(|f| {
+                !matches!(
+                    f,
+                    Finding::Provider {
+                        state: ProviderState::Updating,
+                        ..
+                    }
+                )
+            })
+        },
+        &|plan| {
+            plan.facts.draining.clear();
+            plan.facts.target = Some(3);
+        },
+        &|plan| plan.findings.retain(|f| !matches!(f, Finding::Provider { .. })),
+    ];
+    let mut seconds = 10;
+    for step in steps {
+        shown.push(ready(&story.pass(&everything, seconds)).1.to_owned());
+        step(&mut everything);
+        seconds += 1;
+    }
+    shown.push(ready(&story.pass(&everything, seconds)).1.to_owned());
+    assert_eq!(
+        shown,
+        [
+            "Conflict",
+            "InvalidSpec",
+            "ProviderUnavailable",
+            "DrainBlocked",
+            "DrainTimedOut",
+            "NodesNotReady",
+            "Updating",
+            "Draining",
+            "ScalingUp",
+            "ConfigNotSynced",
+        ]
+    );
+    assert_eq!(ready(&story.pass(&settled(), seconds)), ("True", "Ready"));
+}
+
+#[test]
+fn the_exact_reason_of_a_refusal_is_in_accepted_and_stalled() {
+    let report = once(
+        &saying([
+            refused(Reason::NotSupportedYet),
+            refused(Reason::ContainerAmbiguous),
+        ]),
+        0,
+    );
+    assert_eq!(ready(&report), ("False", "InvalidSpec"));
+    assert_eq!(
+        of(&report, ConditionType::Accepted),
+        Some(("False", "ContainerAmbiguous"))
+    );
+    assert_eq!(
+        of(&report, ConditionType::Stalled),
+        Some(("True", "ContainerAmbiguous"))
+    );
+    let message = &report.status.condition(ConditionType::Accepted).unwrap().message;
+    assert_eq!(
+        message,
+        "ContainerAmbiguous is the matter; NotSupportedYet is the matter"
+    );
+}
+
+#[test]
+fn since_moves_with_the_status_and_not_with_the_words() {
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let since = |report: &Report| {
+        report
+            .status
+            .condition(ConditionType::Ready)
+            .unwrap()
+            .last_transition_time
+            .0
+    };
+    assert_eq!(since(&story.pass(&draining(9, []), 10)), at(10));
+    let blocked = story.pass(&draining(9, [blocked(BlockerReason::BlockedByBudget)]), 20);
+    assert_eq!((ready(&blocked).1, since(&blocked)), ("DrainBlocked", at(10)));
+    assert_eq!(since(&story.pass(&settled(), 30)), at(30));
+}
+
+#[test]
+fn available_means_one_less_than_wanted_but_at_least_one() {
+    let available = |target: Option<i32>, available: i32| {
+        let mut plan = settled();
+        plan.facts.target = target;
+        plan.facts.available = available;
+        let report = once(&plan, 0);
+        of(&report, ConditionType::Available).unwrap().0.to_owned()
+    };
+    let table = [
+        (Some(0), 0, "True"),
+        (Some(1), 0, "False"),
+        (Some(1), 1, "True"),
+        (Some(2), 1, "True"),
+        (Some(3), 1, "False"),
+        (Some(3), 2, "True"),
+        (None, 3, "Unknown"),
+    ];
+    for (target, nodes, expected) in table {
+        assert_eq!(available(target, nodes), expected, "{nodes} of {target:?}");
+    }
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_required() {
+    let report = once(&settled(), 0);
+    for type_ in [ConditionType::WebhookReady, ConditionType::SchedulingReady] {
+        assert_eq!(of(&report, type_), Some(("True", "NotRequired")));
+    }
+    let mut story = Story::of(pool(json!({"spec": {"profile": {"sync": "Disabled"}}})));
+    assert_eq!(
+        of(&story.pass(&settled(), 0), ConditionType::ProfileSynced),
+        Some(("True", "NotRequired"))
+    );
+}
+
+#[test]
+fn a_blocked_drain_names_the_blocker_and_wakes_when_it_counts_as_stalled() {
+    let mut story = Story::of(pool(json!({"spec": {"drain": {"progressDeadlineSeconds": 60}}})));
+    let plan = draining(100, [blocked(BlockerReason::BlockedByBudget)]);
+    let early = story.pass(&plan, 101);
+    assert_eq!((ready(&early).1, early.wake_at), ("Draining", Some(at(103))));
+    assert!(
+        early
+            .status
+            .condition(ConditionType::Ready)
+            .unwrap()
+            .message
+            .contains("shop/checkout")
+    );
+    let held = story.pass(&plan, 103);
+    assert_eq!(
+        of(&held, ConditionType::Reconciling),
+        Some(("True", "DrainBlocked"))
+    );
+    assert_eq!(held.wake_at, Some(at(160)));
+    story.restart();
+    let stalled = story.pass(&plan, 160);
+    assert_eq!(
+        of(&stalled, ConditionType::Stalled),
+        Some(("True", "DrainBlocked"))
+    );
+    assert_eq!(of(&stalled, ConditionType::Reconciling), None);
+    // A pod leaves: it goes on.
+    let moved = story.pass(&draining(161, [blocked(BlockerReason::BlockedByBudget)]), 161);
+    assert_eq!(
+        (ready(&moved).1, of(&moved, ConditionType::Stalled)),
+        ("Draining", None)
+    );
+}
+
+#[test]
+fn waiting_for_completion_is_draining_for_ever() {
+    let report = once(
+        &draining(0, [blocked(BlockerReason::WaitingForCompletion)]),
+        1_000_000,
+    );
+    assert_eq!(
+        (ready(&report).1, of(&report, ConditionType::Stalled)),
+        ("Draining", None)
+    );
+}
+
+#[test]
+fn providers_that_do_not_come_up_stall_and_a_restart_does_not_hide_it() {
+    let plan = saying([provider(ProviderState::Unhealthy)]);
+    let mut story = Story::of(pool(json!({})));
+    assert_eq!(story.pass(&plan, 0).wake_at, Some(at(600)));
+    assert_eq!(ready(&story.pass(&plan, 599)).1, "NodesNotReady");
+    assert_eq!(ready(&story.pass(&plan, 600)).1, "ProviderUnavailable");
+    story.restart();
+    assert_eq!(
+        of(&story.pass(&plan, 601), ConditionType::Stalled),
+        Some(("True", "ProviderUnavailable"))
+    );
+    // Other words mean that something moved.
+    let other = Finding::Provider {
+        state: ProviderState::Unhealthy,
+        message: "virtual-node-eci-1: no Node".to_owned(),
+    };
+    assert_eq!(ready(&story.pass(&saying([other]), 602)).1, "NodesNotReady");
+}
+
+#[test]
+fn a_roll_that_was_reverted_stalls_as_updating() {
+    let plan = saying([Finding::Stalled {
+        reason: Reason::RolloutReverted,
+        message: "image vk:2".to_owned(),
+    }]);
+    let report = once(&plan, 0);
+    assert_eq!(ready(&report).1, "Updating");
+    assert_eq!(
+        of(&report, ConditionType::Stalled),
+        Some(("True", "RolloutReverted"))
+    );
+}
+
+#[test]
+fn an_unreadable_profile_stalls_even_when_nobody_said_so() {
+    let plan = saying([Finding::Profile {
+        state: ProfileState::Unreadable,
+        message: "key selectors".to_owned(),
+    }]);
+    let report = once(&plan, 0);
+    assert_eq!(
+        of(&report, ConditionType::Stalled),
+        Some(("True", "ProfileUnreadable"))
+    );
+    assert_eq!(
+        of(&report, ConditionType::ProfileSynced),
+        Some(("False", "ProfileUnreadable"))
+    );
+}
+
+#[test]
+fn a_refused_write_is_never_ready() {
+    let message = "statefulsets is forbidden: grant patch".to_owned();
+    let attempts = Attempts {
+        done: Vec::new(),
+        refused: vec![RefusedWrite {
+            track: TrackKind::Workload,
+            message: message.clone(),
+        }],
+    };
+    let report = Story::of(pool(json!({}))).pass_with(&settled(), &attempts, 0);
+    assert_eq!(ready(&report), ("False", "Updating"));
+    assert_eq!(
+        of(&report, ConditionType::ProviderReady),
+        Some(("False", "Updating"))
+    );
+    assert_eq!(
+        report
+            .status
+            .condition(ConditionType::Reconciling)
+            .unwrap()
+            .message,
+        message
+    );
+}
+
+#[test]
+fn nothing_is_called_healthy_that_was_not_seen() {
+    let mut story = Story::of(pool(json!({})));
+    story.observed.workload = None;
+    let report = story.pass(&settled(), 0);
+    assert_eq!(
+        of(&report, ConditionType::ProviderReady),
+        Some(("Unknown", "Unknown"))
+    );
+    let report = story.pass(&saying([refused(Reason::NotAProvider)]), 0);
+    assert_eq!(
+        of(&report, ConditionType::ProfileSynced),
+        Some(("Unknown", "Unknown"))
+    );
+}
+
+#[test]
+fn the_status_shows_the_workload_and_the_drain() {
+    let mut plan = draining(
+        7,
+        (0..12).map(|n| {
+            let Finding::Blocker(b) = blocked(BlockerReason::BlockedByBudget) else {
+                unreachable!()
+            };
+            Finding::Blocker(vnp_plan::finding::Blocker {
+                object: format!("shop/b-{n:02}"),
+                ..b
+            })
+        }),
+    );
+    plan.facts.pending_changes = (0..14).map(|n| format!("change {n}")).collect();
+    let status = once(&plan, 30).status;
+    let provider = status.provider.unwrap();
+    assert_eq!(provider.image.as_deref(), Some("registry.example/vk:1"));
+    assert_eq!((provider.replicas, provider.ready_replicas), (Some(3), Some(3)));
+    assert_eq!(status.selector.as_deref(), Some("app=virtual-node-eci"));
+    assert_eq!(status.pending_changes.len(), 10);
+    assert_eq!(status.pending_changes[9], "and 5 more");
+    let drain = status.drain.unwrap();
+    assert_eq!(drain.summary, "140/300");
+    assert_eq!(drain.blockers.len(), 10);
+    assert_eq!(drain.blockers[0].object, "shop/b-00");
+    assert_eq!(
+        (status.target_replicas, status.observed_generation),
+        (Some(2), Some(4))
+    );
+}
+
+#[test]
+fn the_accepted_target_is_not_forgotten() {
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let mut plan = settled();
+    plan.facts.target = None;
+    story.observed.workload = None;
+    let status = story.pass(&plan, 1).status;
+    assert_eq!(status.target_replicas, Some(3));
+    assert_eq!(status.selector.as_deref(), Some("app=virtual-node-eci"));
+}
+
+#[test]
+fn a_deleted_pool_that_is_paused_says_why_it_stays() {
+    let mut story = Story::of(pool(json!({
+        "metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}, "spec": {"paused": true},
+    })));
+    let report = story.pass(&settled(), 0);
+    assert_eq!(ready(&report), ("False", "Deleting"));
+    assert!(
+        report
+            .status
+            .condition(ConditionType::Ready)
+            .unwrap()
+            .message
+            .contains("paused")
+    );
+    assert_eq!(of(&report, ConditionType::Paused), Some(("True", "Paused")));
+}

@@ -1,0 +1,226 @@
+//! What goes over the wire, against an API server that answers as told.
+
+use std::sync::{Arc, Mutex};
+
+use axum::http::{Method, Request, Response, StatusCode};
+use jiff::SignedDuration;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use vnp_crds::BlockerReason;
+use vnp_plan::plan::Plan;
+use vnp_plan::step::Step;
+
+use crate::report::attempts::Attempts;
+use crate::report::testing::{at, blocked, draining, observed, pool, settled};
+use crate::report::{ReportError, Reporter};
+use crate::runtime::lease::Claim;
+use crate::runtime::metrics::Metrics;
+
+/// One request: method, path with query, body.
+type Call = (Method, String, Value);
+
+/// Answers status writes with `status` and events with `event`; 200 echoes the object with resourceVersion 105.
+fn server(status: StatusCode, event: StatusCode) -> (Client, Arc<Mutex<Vec<Call>>>) {
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+    let log = Arc::clone(&calls);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let log = Arc::clone(&log);
+        async move {
+            let (head, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
+            let code = if head.uri.path().contains("/events") {
+                event
+            } else {
+                status
+            };
+            let answer = if code.is_success() {
+                let mut object = serde_json::to_value(pool(json!({}))).unwrap();
+                json_patch::merge(&mut object, &body);
+                object["metadata"]["resourceVersion"] = json!("105");
+                object
+            } else {
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(),
+                       "reason": code.canonical_reason().unwrap().replace(' ', ""), "message": "no"})
+            };
+            log.lock()
+                .unwrap()
+                .push((head.method, head.uri.to_string(), body));
+            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+            Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(answer).unwrap())
+        }
+    });
+    (Client::new(service, "default"), calls)
+}
+
+struct Bench {
+    reporter: Reporter,
+    claim: Claim,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Bench {
+    fn new(status: StatusCode, event: StatusCode) -> Self {
+        let (client, calls) = server(status, event);
+        let claim = Claim::lasting(1);
+        let reporter = Reporter::new(client, claim.clone(), Metrics::default(), "operator-0".to_owned());
+        Self {
+            reporter,
+            claim,
+            calls,
+        }
+    }
+
+    /// Reports a pass over a pool with that status and resourceVersion; returns what was sent.
+    async fn pass(&self, status: &Value, version: &str, plan: &Plan, seconds: i64) -> Vec<Call> {
+        self.attempt(status, version, plan, seconds).await.unwrap();
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    async fn attempt(
+        &self,
+        status: &Value,
+        version: &str,
+        plan: &Plan,
+        seconds: i64,
+    ) -> Result<Option<jiff::Timestamp>, ReportError> {
+        let pool = pool(json!({"metadata": {"resourceVersion": version}, "status": status}));
+        self.reporter
+            .report(&observed(pool), plan, &Attempts::default(), at(seconds))
+            .await
+    }
+}
+
+fn fine() -> Bench {
+    Bench::new(StatusCode::OK, StatusCode::CREATED)
+}
+
+fn events(calls: &[Call]) -> Vec<&str> {
+    calls
+        .iter()
+        .filter(|c| c.1.contains("/events"))
+        .map(|c| c.2["reason"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_status_is_applied_once_and_only_to_the_object_that_was_seen() {
+    let bench = fine();
+    let calls = bench.pass(&Value::Null, "100", &settled(), 0).await;
+    let [(method, url, body)] = calls.as_slice() else {
+        panic!("{calls:?}")
+    };
+    assert_eq!(method, Method::PATCH);
+    assert!(
+        url.starts_with("/apis/virtualnodes.dev/v1alpha1/virtualnodepools/burst/status?"),
+        "{url}"
+    );
+    for part in [
+        "force=true",
+        "fieldManager=virtualnodepool-operator",
+        "fieldValidation=Strict",
+    ] {
+        assert!(url.contains(part), "{url}");
+    }
+    assert_eq!(
+        body["metadata"],
+        json!({"name": "burst", "uid": "uid-burst", "resourceVersion": "100"})
+    );
+    // It comes back over the watch: nothing more to say.
+    assert_eq!(bench.pass(&body["status"], "105", &settled(), 1).await, []);
+}
+
+#[tokio::test]
+async fn a_cache_that_lags_behind_the_last_write_is_waited_for() {
+    let bench = fine();
+    bench.pass(&Value::Null, "100", &settled(), 0).await;
+    let wake = bench
+        .attempt(&Value::Null, "100", &draining(0, []), 1)
+        .await
+        .unwrap();
+    assert_eq!(wake, Some(at(1) + SignedDuration::from_secs(1)));
+    assert!(bench.calls.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_the_lease() {
+    let bench = fine();
+    bench.claim.revoke();
+    let answer = bench
+        .attempt(
+            &Value::Null,
+            "100",
+            &draining(0, [blocked(BlockerReason::BarePods)]),
+            60,
+        )
+        .await;
+    assert!(matches!(answer, Err(ReportError::LeaseLost(_))), "{answer:?}");
+    assert!(bench.calls.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn answers_are_told_apart() {
+    let moved = Bench::new(StatusCode::CONFLICT, StatusCode::CREATED);
+    assert!(
+        moved
+            .attempt(&Value::Null, "100", &settled(), 0)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let gone = Bench::new(StatusCode::NOT_FOUND, StatusCode::CREATED);
+    assert_eq!(
+        gone.attempt(&Value::Null, "100", &settled(), 0).await.unwrap(),
+        None
+    );
+    let forbidden = Bench::new(StatusCode::FORBIDDEN, StatusCode::CREATED);
+    let answer = forbidden.attempt(&Value::Null, "100", &settled(), 0).await;
+    assert!(matches!(answer, Err(ReportError::Refused(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_fails_fails_nothing_and_is_tried_again_while_it_holds() {
+    let bench = Bench::new(StatusCode::OK, StatusCode::FORBIDDEN);
+    let plan = draining(0, [blocked(BlockerReason::BlockedByBudget)]);
+    let calls = bench.pass(&Value::Null, "100", &plan, 60).await;
+    assert_eq!(events(&calls), ["DrainBlocked", "DrainStarted"]);
+    let status = calls.iter().find(|c| c.1.contains("/status")).unwrap().2["status"].clone();
+    assert_eq!(
+        events(&bench.pass(&status, "105", &plan, 61).await),
+        ["DrainBlocked"]
+    );
+}
+
+#[tokio::test]
+async fn neither_time_nor_a_restart_repeats_an_event() {
+    let bench = fine();
+    let plan = draining(0, [blocked(BlockerReason::BlockedByBudget)]);
+    let calls = bench.pass(&Value::Null, "100", &plan, 60).await;
+    assert_eq!(events(&calls), ["DrainBlocked", "DrainStarted"]);
+    let status = calls.iter().find(|c| c.1.contains("/status")).unwrap().2["status"].clone();
+    for seconds in [61, 120, 500] {
+        assert_eq!(
+            bench.pass(&status, "105", &plan, seconds).await,
+            [],
+            "at {seconds}"
+        );
+    }
+    assert_eq!(fine().pass(&status, "105", &plan, 130).await, []);
+}
+
+#[tokio::test]
+async fn a_pool_that_was_let_go_is_not_written_to() {
+    let bench = fine();
+    let attempts = Attempts {
+        done: vec![&Step::RemovePoolFinalizer],
+        refused: Vec::new(),
+    };
+    let observed = observed(pool(json!({})));
+    let wake = bench
+        .reporter
+        .report(&observed, &settled(), &attempts, at(0))
+        .await
+        .unwrap();
+    assert_eq!(wake, None);
+    assert!(bench.calls.lock().unwrap().is_empty());
+}

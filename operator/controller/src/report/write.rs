@@ -1,0 +1,228 @@
+//! The two kinds of writes that reporting makes: the status of a pool, and events about it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::{Client, Resource};
+use serde::Serialize;
+use vnp_crds::{VirtualNodePool, VirtualNodePoolStatus};
+use vnp_plan::finding::EventNote;
+
+use super::told::event_name;
+use super::wording::cut;
+use crate::runtime::lease::{Claim, LeaseLost};
+
+/// Longest time for one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Events about cluster-scoped objects live here; the API server takes them nowhere else.
+const EVENT_NAMESPACE: &str = "default";
+/// Longest note of an event, in bytes, by the rules of events.k8s.io/v1.
+const NOTE_LIMIT: usize = 1024;
+
+/// Why the status was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// Another replica leads, or may lead.
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
+    /// The API server did not answer.
+    #[error("the API server did not answer a status write within {} seconds; it is tried again", WRITE_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The API server refused it.
+    #[error("the status of the pool could not be written; it is tried again")]
+    Refused(#[source] kube::Error),
+}
+
+/// How a status write ended, errors aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Taken; the pool's resourceVersion since then.
+    Yes(Option<String>),
+    /// The pool is not what it was when it was observed. It will be observed again.
+    Moved,
+    /// There is no such pool any more.
+    Gone,
+}
+
+/// Server-side apply of the status: fields that are not in it any more go, conditions of others stay. The UID and the
+/// resourceVersion of the pool observed are part of it, so neither a pool created again under the same name nor a newer
+/// status is overwritten.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusApply<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Precondition<'a>,
+    status: &'a VirtualNodePoolStatus,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Precondition<'a> {
+    name: &'a str,
+    uid: Option<&'a str>,
+    resource_version: Option<&'a str>,
+}
+
+/// Writes for one process.
+pub(super) struct Writer {
+    client: Client,
+    claim: Claim,
+    /// Name of this process in events.
+    instance: String,
+}
+
+impl Writer {
+    pub(super) fn new(client: Client, claim: Claim, instance: String) -> Self {
+        Self {
+            client,
+            claim,
+            instance,
+        }
+    }
+
+    /// Writes the status of the pool as observed.
+    pub(super) async fn status(
+        &self,
+        pool: &VirtualNodePool,
+        status: &VirtualNodePoolStatus,
+    ) -> Result<Written, ReportError> {
+        let meta = &pool.metadata;
+        let name = meta.name.as_deref().unwrap_or_default();
+        let apply = StatusApply {
+            api_version: vnp_crds::API_VERSION,
+            kind: vnp_crds::KIND,
+            metadata: Precondition {
+                name,
+                uid: meta.uid.as_deref(),
+                resource_version: meta.resource_version.as_deref(),
+            },
+            status,
+        };
+        let params = PatchParams {
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::apply(vnp_crds::FIELD_MANAGER).force()
+        };
+        let pools: Api<VirtualNodePool> = Api::all(self.client.clone());
+        self.claim.check()?;
+        let patch = Patch::Apply(&apply);
+        let answer = tokio::time::timeout(WRITE_TIMEOUT, pools.patch_status(name, &params, &patch)).await;
+        match answer.map_err(|_| ReportError::TimedOut)? {
+            Ok(pool) => Ok(Written::Yes(pool.metadata.resource_version)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Written::Gone),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Written::Moved),
+            Err(error) => Err(ReportError::Refused(error)),
+        }
+    }
+
+    /// Tells an event about the pool. False when it could not be told, which stops nothing.
+    pub(super) async fn event(&self, pool: &VirtualNodePool, note: &EventNote, now: Timestamp) -> bool {
+        if self.claim.check().is_err() {
+            return false;
+        }
+        let events: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
+        let event = event(pool, note, &self.instance, now);
+        let params = PostParams::default();
+        match tokio::time::timeout(WRITE_TIMEOUT, events.create(&params, &event)).await {
+            Ok(Ok(_)) => true,
+            // Told within the last ten minutes, by this process or another.
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => true,
+            Ok(Err(error)) => {
+                tracing::warn!(reason = %note.reason, %error, "an event could not be told");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(reason = %note.reason, "an event could not be told in time");
+                false
+            }
+        }
+    }
+}
+
+fn event(pool: &VirtualNodePool, note: &EventNote, instance: &str, now: Timestamp) -> Event {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(event_name(name, uid, note, now)),
+            namespace: Some(EVENT_NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some(
+            if note.reason.is_warning() {
+                "Warning"
+            } else {
+                "Normal"
+            }
+            .to_owned(),
+        ),
+        reason: Some(note.reason.to_string()),
+        // The API asks for an action; what happened is the reason already.
+        action: Some(note.reason.to_string()),
+        note: Some(cut(note.note.clone(), NOTE_LIMIT)),
+        regarding: Some(pool.object_ref(&())),
+        reporting_controller: Some(vnp_crds::FIELD_MANAGER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vnp_crds::EventReason;
+
+    use super::*;
+    use crate::report::testing::pool;
+
+    #[test]
+    fn a_status_names_the_very_object_it_is_about() {
+        let pool = pool(json!({"metadata": {"resourceVersion": "41"}}));
+        let status = VirtualNodePoolStatus {
+            nodes: Some(2),
+            ..VirtualNodePoolStatus::default()
+        };
+        let meta = &pool.metadata;
+        let body = StatusApply {
+            api_version: vnp_crds::API_VERSION,
+            kind: vnp_crds::KIND,
+            metadata: Precondition {
+                name: "burst",
+                uid: meta.uid.as_deref(),
+                resource_version: meta.resource_version.as_deref(),
+            },
+            status: &status,
+        };
+        let expected = json!({
+            "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
+            "metadata": {"name": "burst", "uid": "uid-burst", "resourceVersion": "41"}, "status": {"nodes": 2},
+        });
+        assert_eq!(serde_json::to_value(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_event_fits_what_the_api_takes() {
+        let note = EventNote {
+            reason: EventReason::DrainBlocked,
+            subject: "BlockedByBudget shop/checkout".to_owned(),
+            note: "ä".repeat(800),
+        };
+        let event = event(&pool(json!({})), &note, "operator-0", Timestamp::UNIX_EPOCH);
+        assert!(event.note.as_ref().unwrap().len() <= 1024);
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        assert_eq!(
+            event.regarding.as_ref().unwrap().kind.as_deref(),
+            Some("VirtualNodePool")
+        );
+        assert_eq!(
+            event.regarding.as_ref().unwrap().uid.as_deref(),
+            Some("uid-burst")
+        );
+        assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+        assert!(event.metadata.name.as_ref().unwrap().starts_with("burst."));
+    }
+}
