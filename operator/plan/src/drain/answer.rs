@@ -81,9 +81,13 @@ impl Answer {
         let Reply { code, status, .. } = reply;
         match code {
             // Never seen with a failure inside, but a failure must not count as evicted if it ever comes.
-            200..=299 if status.is_failure() && status.code >= 400 => {
-                Self::of(Reply { code: status.code, ..reply }, pod)
-            }
+            200..=299 if status.is_failure() && status.code >= 400 => Self::of(
+                Reply {
+                    code: status.code,
+                    ..reply
+                },
+                pod,
+            ),
             200..=299 => Self::Accepted,
             404 => Self::Gone,
             409 => conflict(status),
@@ -92,7 +96,9 @@ impl Answer {
             504 if status.message.contains("couldn't update PodDisruptionBudget") => Self::BudgetRaceLost,
             500 if status.message.contains("failed calling webhook") => refused(status, pod),
             400..=499 => forbidden(status, pod),
-            _ => Self::Unknown { text: steady(&status.message, pod) },
+            _ => Self::Unknown {
+                text: steady(&status.message, pod),
+            },
         }
     }
 
@@ -198,10 +204,14 @@ fn conflict(status: &Status) -> Answer {
 
 /// 429: a budget, the API server's flow control, or a webhook that chose this code.
 fn too_many(reply: Reply<'_>, pod: &ObjectKey) -> Answer {
-    let Reply { status, retry_after, .. } = reply;
+    let Reply {
+        status, retry_after, ..
+    } = reply;
     let in_body = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     let wait = Some(in_body).filter(|s| *s > 0).or(retry_after);
-    let wait = wait.filter(|s| *s > 0).map(|s| SignedDuration::from_secs(i64::from(s)));
+    let wait = wait
+        .filter(|s| *s > 0)
+        .map(|s| SignedDuration::from_secs(i64::from(s)));
     match (has_cause(status, BUDGET_CAUSE), wait) {
         (true, Some(retry_after)) => Answer::BudgetStale { retry_after },
         (true, None) => Answer::Budget,
@@ -228,7 +238,10 @@ fn forbidden(status: &Status, pod: &ObjectKey) -> Answer {
 
 fn refused(status: &Status, pod: &ObjectKey) -> Answer {
     let rbac = status.message.contains("cannot create resource");
-    Answer::Forbidden { rbac, text: steady(&status.message, pod) }
+    Answer::Forbidden {
+        rbac,
+        text: steady(&status.message, pod),
+    }
 }
 
 fn by_admission(status: &Status) -> bool {
@@ -236,19 +249,34 @@ fn by_admission(status: &Status) -> bool {
 }
 
 fn has_cause(status: &Status, cause: &str) -> bool {
-    status.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == cause))
+    status
+        .details
+        .as_ref()
+        .is_some_and(|d| d.causes.iter().any(|c| c.reason == cause))
 }
 
 /// The text without the pod's name and without numbers that stand alone: those change from answer to answer, and the
 /// status would be written each time.
 fn steady(text: &str, pod: &ObjectKey) -> String {
-    let text = text.split_once(" is forbidden: ").map_or(text, |(_, words)| words);
-    let text = if pod.name.is_empty() { text.to_owned() } else { text.replace(&pod.name, "<pod>") };
+    let text = text
+        .split_once(" is forbidden: ")
+        .map_or(text, |(_, words)| words);
+    let text = if pod.name.is_empty() {
+        text.to_owned()
+    } else {
+        text.replace(&pod.name, "<pod>")
+    };
     let words: Vec<&str> = text
         .split_whitespace()
         .map(|word| {
-            let digits = word.trim_end_matches([',', '.', ';', ':', 's', ')']).trim_start_matches('(');
-            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) { "N" } else { word }
+            let digits = word
+                .trim_end_matches([',', '.', ';', ':', 's', ')'])
+                .trim_start_matches('(');
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+                "N"
+            } else {
+                word
+            }
         })
         .collect();
     words.join(" ").chars().take(LONGEST_TEXT).collect()
@@ -261,17 +289,37 @@ mod tests {
     use super::*;
 
     fn pod() -> ObjectKey {
-        ObjectKey { namespace: "shop".into(), name: "web-5d9c-x7x2p".into() }
+        ObjectKey {
+            namespace: "shop".into(),
+            name: "web-5d9c-x7x2p".into(),
+        }
     }
 
     fn candidate(budgets: &[&str]) -> EvictionCandidate {
-        let budgets = budgets.iter().map(|n| ObjectKey { namespace: "shop".into(), name: (*n).into() }).collect();
-        EvictionCandidate { pod: pod(), uid: "u-1".into(), budgets }
+        let budgets = budgets
+            .iter()
+            .map(|n| ObjectKey {
+                namespace: "shop".into(),
+                name: (*n).into(),
+            })
+            .collect();
+        EvictionCandidate {
+            pod: pod(),
+            uid: "u-1".into(),
+            budgets,
+        }
     }
 
     fn answer(body: Value) -> Answer {
         let status: Status = serde_json::from_value(body).unwrap();
-        Answer::of(Reply { code: status.code, status: &status, retry_after: None }, &pod())
+        Answer::of(
+            Reply {
+                code: status.code,
+                status: &status,
+                retry_after: None,
+            },
+            &pod(),
+        )
     }
 
     fn failure(code: u16, reason: &str, message: &str, details: Value) -> Answer {
@@ -292,10 +340,16 @@ mod tests {
 
     #[test]
     fn accepted_gone_and_another_pod_are_settled() {
-        let accepted =
-            answer(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}));
+        let accepted = answer(
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+        );
         assert_eq!(accepted, Answer::Accepted);
-        let gone = failure(404, "NotFound", "pods \"web\" not found", json!({"name": "web", "kind": "pods"}));
+        let gone = failure(
+            404,
+            "NotFound",
+            "pods \"web\" not found",
+            json!({"name": "web", "kind": "pods"}),
+        );
         assert_eq!(gone, Answer::Gone);
         let of_update = failure(
             409,
@@ -346,12 +400,21 @@ mod tests {
 
     #[test]
     fn a_spent_budget_gives_the_same_words_whatever_its_counts() {
-        let at_8 = by_budget("The disruption budget web needs 9 healthy pods and has 8 currently", 0);
-        let at_7 = by_budget("The disruption budget web needs 9 healthy pods and has 7 currently", 0);
+        let at_8 = by_budget(
+            "The disruption budget web needs 9 healthy pods and has 8 currently",
+            0,
+        );
+        let at_7 = by_budget(
+            "The disruption budget web needs 9 healthy pods and has 7 currently",
+            0,
+        );
         assert_eq!(at_8, Answer::Budget);
         let told = at_8.blocker(&candidate(&["web"])).unwrap();
         assert_eq!(Some(&told), at_7.blocker(&candidate(&["web"])).as_ref());
-        assert_eq!((told.0, told.1.as_str()), (BlockerReason::BlockedByBudget, "shop/web"));
+        assert_eq!(
+            (told.0, told.1.as_str()),
+            (BlockerReason::BlockedByBudget, "shop/web")
+        );
         assert!(told.2.contains("shop/web") && !told.2.contains('8'), "{}", told.2);
         let negative = failure(
             403,
@@ -364,10 +427,21 @@ mod tests {
 
     #[test]
     fn a_stale_budget_says_when_to_ask_again() {
-        let stale = by_budget("The disruption budget web is still being processed by the server.", 10);
-        assert_eq!(stale, Answer::BudgetStale { retry_after: SignedDuration::from_secs(10) });
+        let stale = by_budget(
+            "The disruption budget web is still being processed by the server.",
+            10,
+        );
+        assert_eq!(
+            stale,
+            Answer::BudgetStale {
+                retry_after: SignedDuration::from_secs(10)
+            }
+        );
         let (reason, object, _) = stale.blocker(&candidate(&["web"])).unwrap();
-        assert_eq!((reason, object.as_str()), (BlockerReason::BlockedByBudget, "shop/web"));
+        assert_eq!(
+            (reason, object.as_str()),
+            (BlockerReason::BlockedByBudget, "shop/web")
+        );
     }
 
     #[test]
@@ -392,27 +466,61 @@ mod tests {
         );
         assert_eq!(several, Answer::SeveralBudgets);
         let (reason, object, _) = several.blocker(&candidate(&["web", "all"])).unwrap();
-        assert_eq!((reason, object.as_str()), (BlockerReason::MultipleBudgets, "shop/web, shop/all"));
+        assert_eq!(
+            (reason, object.as_str()),
+            (BlockerReason::MultipleBudgets, "shop/web, shop/all")
+        );
         assert_eq!(several.blocker(&candidate(&[])).unwrap().1, "shop/web-5d9c-x7x2p");
     }
 
     #[test]
     fn flow_control_speaks_in_a_header_and_plain_text() {
-        let text = Status::failure("Too many requests, please try again later.", "Failed to parse error data");
-        let reply = Reply { code: 429, status: &text, retry_after: Some(2) };
+        let text = Status::failure(
+            "Too many requests, please try again later.",
+            "Failed to parse error data",
+        );
+        let reply = Reply {
+            code: 429,
+            status: &text,
+            retry_after: Some(2),
+        };
         let throttled = Answer::of(reply, &pod());
-        assert_eq!(throttled, Answer::FlowControl { retry_after: Some(SignedDuration::from_secs(2)) });
-        assert_eq!(throttled.blocker(&candidate(&["web"])).unwrap().0, BlockerReason::Throttled);
-        let starting =
-            failure(429, "TooManyRequests", "storage is (re)initializing", json!({"retryAfterSeconds": 1}));
-        assert_eq!(starting, Answer::FlowControl { retry_after: Some(SignedDuration::from_secs(1)) });
+        assert_eq!(
+            throttled,
+            Answer::FlowControl {
+                retry_after: Some(SignedDuration::from_secs(2))
+            }
+        );
+        assert_eq!(
+            throttled.blocker(&candidate(&["web"])).unwrap().0,
+            BlockerReason::Throttled
+        );
+        let starting = failure(
+            429,
+            "TooManyRequests",
+            "storage is (re)initializing",
+            json!({"retryAfterSeconds": 1}),
+        );
+        assert_eq!(
+            starting,
+            Answer::FlowControl {
+                retry_after: Some(SignedDuration::from_secs(1))
+            }
+        );
     }
 
     #[test]
     fn a_webhook_that_answers_429_is_a_refusal_and_not_overload() {
-        let guarded =
-            failure(429, "", "admission webhook \"guard.example.com\" denied the request: not now", json!({}));
-        assert!(matches!(guarded, Answer::Forbidden { rbac: false, .. }), "{guarded:?}");
+        let guarded = failure(
+            429,
+            "",
+            "admission webhook \"guard.example.com\" denied the request: not now",
+            json!({}),
+        );
+        assert!(
+            matches!(guarded, Answer::Forbidden { rbac: false, .. }),
+            "{guarded:?}"
+        );
     }
 
     #[test]
@@ -426,7 +534,10 @@ mod tests {
         );
         assert_eq!(terminating, Answer::NamespaceTerminating);
         let (reason, object, _) = terminating.blocker(&candidate(&[])).unwrap();
-        assert_eq!((reason, object.as_str()), (BlockerReason::NamespaceTerminating, "shop"));
+        assert_eq!(
+            (reason, object.as_str()),
+            (BlockerReason::NamespaceTerminating, "shop")
+        );
     }
 
     #[test]
@@ -438,8 +549,14 @@ mod tests {
             json!({"name": "web-5d9c-x7x2p", "kind": "pods"}),
         );
         let (reason, object, message) = denied.blocker(&candidate(&[])).unwrap();
-        assert_eq!((reason, object.as_str()), (BlockerReason::EvictionForbidden, "shop"));
-        assert!(message.contains("pods/eviction") && !message.contains("x7x2p"), "{message}");
+        assert_eq!(
+            (reason, object.as_str()),
+            (BlockerReason::EvictionForbidden, "shop")
+        );
+        assert!(
+            message.contains("pods/eviction") && !message.contains("x7x2p"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -448,7 +565,9 @@ mod tests {
             failure(
                 403,
                 "Forbidden",
-                &format!("admission webhook \"guard\" denied the request: web-5d9c-x7x2p busy, retry in {seconds} s"),
+                &format!(
+                    "admission webhook \"guard\" denied the request: web-5d9c-x7x2p busy, retry in {seconds} s"
+                ),
                 json!({}),
             )
         };
@@ -471,7 +590,10 @@ mod tests {
             "Internal error occurred: failed calling webhook \"guard\": connection refused",
             json!({}),
         );
-        assert!(matches!(dead_webhook, Answer::Forbidden { rbac: false, .. }), "{dead_webhook:?}");
+        assert!(
+            matches!(dead_webhook, Answer::Forbidden { rbac: false, .. }),
+            "{dead_webhook:?}"
+        );
     }
 
     #[test]
@@ -479,7 +601,11 @@ mod tests {
         let several =
             Status::failure("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.", "")
                 .with_code(500);
-        let reply = Reply { code: 201, status: &several, retry_after: None };
+        let reply = Reply {
+            code: 201,
+            status: &several,
+            retry_after: None,
+        };
         assert_eq!(Answer::of(reply, &pod()), Answer::SeveralBudgets);
     }
 
@@ -492,12 +618,17 @@ mod tests {
             Answer::BudgetRaceLost,
             Answer::PodRaceLost,
             Answer::Budget,
-            Answer::BudgetStale { retry_after: SignedDuration::ZERO },
+            Answer::BudgetStale {
+                retry_after: SignedDuration::ZERO,
+            },
             Answer::BudgetMapFull,
             Answer::SeveralBudgets,
             Answer::FlowControl { retry_after: None },
             Answer::NamespaceTerminating,
-            Answer::Forbidden { rbac: false, text: String::new() },
+            Answer::Forbidden {
+                rbac: false,
+                text: String::new(),
+            },
             Answer::Unknown { text: String::new() },
         ];
         let labels: std::collections::BTreeSet<&str> = all.iter().map(Answer::label).collect();

@@ -1,0 +1,468 @@
+//! When the next eviction may be sent, and which. There is one API server, one cloud account and one set of budgets, so
+//! there is one [`Throttle`] for all draining nodes of all pools. It holds nothing that a decision rests on: what may be
+//! evicted is in the [`DrainOrder`]; the throttle only says "later".
+
+mod bucket;
+mod flow;
+mod gate;
+mod hold;
+mod jitter;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+use vnp_crds::LimitedBy;
+
+use self::bucket::{Bucket, Rate};
+use self::flow::Flow;
+use self::gate::{Gate, Verdict};
+use self::hold::{held_until, namespace_hold};
+use super::answer::Answer;
+use super::order::{DrainLimits, DrainOrder, EvictionCandidate};
+use crate::observed::ObjectKey;
+
+/// Evictions in flight in all. One takes about 100 ms on a real server whatever it does, and thousands at a time make
+/// it answer 429 to everybody (both measured).
+pub const MAX_IN_FLIGHT: u32 = 40;
+/// Fewest in flight that a rate is given.
+const FEW: f64 = 4.0;
+/// Seconds that one eviction may take before the rate is no longer reached.
+const EVICTION_SECONDS: f64 = 0.5;
+/// An accepted pod that is still offered after this long is asked for again: the watch may be slow, not that slow.
+const SETTLED_FOR: SignedDuration = SignedDuration::from_secs(30);
+/// State of nodes and budgets that nothing needs any more is kept for so long, so that an order that comes back soon
+/// finds what was learned.
+const KEPT_FOR: SignedDuration = SignedDuration::from_mins(10);
+/// Every so many choices a pod or budget that was refused before goes first, so that neither the fresh pods nor the
+/// refused ones wait for the end of the others.
+const RETRY_TURN: u32 = 4;
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Evict the pod at this index of the order.
+    Evict(usize),
+    /// Nothing now; look again at `until`, or when an answer, another order or a freed place comes.
+    Wait {
+        /// `None`: only an answer or another order changes it.
+        until: Option<Timestamp>,
+        /// What holds it back.
+        limited_by: LimitedBy,
+    },
+    /// Everything in the order was sent.
+    Idle,
+}
+
+/// Paces all evictions of the process.
+#[derive(Debug)]
+pub struct Throttle {
+    /// All pools' cap.
+    cap: Option<Rate>,
+    cap_bucket: Bucket,
+    flow: Flow,
+    in_flight: u32,
+    pools: HashMap<String, Pool>,
+    pods: HashMap<String, Asked>,
+    gates: HashMap<Vec<ObjectKey>, Gate>,
+    /// In flight under each budget, pods of several budgets included.
+    under: HashMap<ObjectKey, u32>,
+    namespaces: HashMap<String, Timestamp>,
+    turn: u32,
+}
+
+/// One pool: its bucket and its window.
+#[derive(Debug)]
+struct Pool {
+    bucket: Bucket,
+    /// Pods being deleted already, by node under order.
+    nodes: HashMap<String, u32>,
+    in_flight: u32,
+    /// Pods that count in the window besides those.
+    leaving: u32,
+    used_at: Timestamp,
+}
+
+/// What a pod's last eviction came to.
+#[derive(Debug)]
+struct Asked {
+    pool: String,
+    node: String,
+    at: Timestamp,
+    tries: u32,
+    /// It counts in the window: it is being deleted, or may be.
+    counts: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    InFlight {
+        probe: bool,
+        pod: EvictionCandidate,
+        cap: u32,
+    },
+    /// Accepted, gone, or another pod has its name.
+    Settled,
+    /// Not before that.
+    Held(Timestamp),
+}
+
+impl Throttle {
+    /// A throttle with the cap of all pools together, in evictions per second.
+    pub fn new(cap: Option<f64>, now: Timestamp) -> Self {
+        let cap = cap.filter(|c| *c > 0.0).map(|c| Rate {
+            per_second: c,
+            burst: c.max(1.0),
+        });
+        Self {
+            cap,
+            cap_bucket: Bucket::new(cap.map_or(0.0, |c| c.burst), now),
+            flow: Flow::default(),
+            in_flight: 0,
+            pools: HashMap::new(),
+            pods: HashMap::new(),
+            gates: HashMap::new(),
+            under: HashMap::new(),
+            namespaces: HashMap::new(),
+            turn: 0,
+        }
+    }
+
+    /// An order is in force from now on, in place of the node's order before. A new pool begins with a full burst but
+    /// for the pods that are being deleted already: after a restart those were its burst.
+    pub fn begin(&mut self, pool: &str, order: &DrainOrder, now: Timestamp) {
+        self.forget_old(now);
+        let burst = f64::from(order.limits.burst.saturating_sub(order.terminating).max(1));
+        let state = self.pools.entry(pool.to_owned()).or_insert_with(|| Pool {
+            bucket: Bucket::new(burst, now),
+            nodes: HashMap::new(),
+            in_flight: 0,
+            leaving: 0,
+            used_at: now,
+        });
+        state.used_at = now;
+        state.nodes.insert(order.node.clone(), order.terminating);
+        for budget in &order.budgets {
+            let gate = self.gates.entry(vec![budget.key.clone()]);
+            gate.or_insert_with(|| Gate::new(budget.key.to_string(), false, now))
+                .observe(budget, now);
+        }
+        let offered: HashSet<&str> = order.pods.iter().map(|p| p.uid.as_str()).collect();
+        self.forget_pods(|uid, asked| {
+            asked.node == order.node && asked.pool == pool && !offered.contains(uid)
+        });
+    }
+
+    /// The node has no order any more: nothing is sent for it from now on.
+    pub fn withdraw(&mut self, pool: &str, node: &str) {
+        if let Some(state) = self.pools.get_mut(pool) {
+            state.nodes.remove(node);
+        }
+    }
+
+    fn forget_pods(&mut self, which: impl Fn(&str, &Asked) -> bool) {
+        let pools = &mut self.pools;
+        self.pods.retain(|uid, asked| {
+            if matches!(asked.state, State::InFlight { .. }) || !which(uid, asked) {
+                return true;
+            }
+            if let Some(pool) = pools.get_mut(&asked.pool).filter(|_| asked.counts) {
+                pool.leaving = pool.leaving.saturating_sub(1);
+            }
+            false
+        });
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let then = now.checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN);
+        self.gates.retain(|_, gate| !gate.idle_since(then));
+        self.namespaces.retain(|_, until| now < *until);
+        self.forget_pods(|_, asked| asked.at < then);
+        self.pools.retain(|_, pool| {
+            pool.used_at >= then || !pool.nodes.is_empty() || pool.leaving + pool.in_flight > 0
+        });
+    }
+
+    /// What may be sent now of an order that [`Throttle::begin`] was told of.
+    pub fn next(&self, pool: &str, order: &DrainOrder, now: Timestamp) -> Next {
+        let Some(state) = self.pools.get(pool).filter(|p| p.nodes.contains_key(&order.node)) else {
+            return Next::Idle;
+        };
+        let limits = &order.limits;
+        let terminating = state
+            .nodes
+            .values()
+            .fold(state.leaving, |sum, n| sum.saturating_add(*n));
+        let picked = self.pick(order, terminating >= limits.max_terminating, now);
+        let Some(index) = picked.index else {
+            return match picked.held {
+                Some(limited_by) => Next::Wait {
+                    until: picked.until,
+                    limited_by,
+                },
+                None => Next::Idle,
+            };
+        };
+        let by_rate = if limits.per_second.is_some() {
+            LimitedBy::Rate
+        } else {
+            LimitedBy::Nothing
+        };
+        if let Some(until) = self.flow.paused_until(now) {
+            return Next::Wait {
+                until: Some(until),
+                limited_by: LimitedBy::Rate,
+            };
+        }
+        let share = self.flow.share(now);
+        if f64::from(self.in_flight) >= (f64::from(MAX_IN_FLIGHT) * share).max(1.0)
+            || f64::from(state.in_flight) >= side_by_side(limits)
+        {
+            return Next::Wait {
+                until: None,
+                limited_by: by_rate,
+            };
+        }
+        let empty = rate(limits, share)
+            .and_then(|rate| state.bucket.empty_until(rate, now))
+            .max(self.cap.and_then(|cap| self.cap_bucket.empty_until(cap, now)));
+        match empty {
+            Some(until) => Next::Wait {
+                until: Some(until),
+                limited_by: LimitedBy::Rate,
+            },
+            None => Next::Evict(index),
+        }
+    }
+
+    /// The eviction that [`Throttle::next`] named is on its way.
+    pub fn sent(&mut self, pool: &str, order: &DrainOrder, index: usize, now: Timestamp) {
+        let (Some(pod), Some(state)) = (order.pods.get(index), self.pools.get_mut(pool)) else {
+            return;
+        };
+        if let Some(rate) = rate(&order.limits, self.flow.share(now)) {
+            state.bucket.take(rate, now);
+        }
+        if let Some(cap) = self.cap {
+            self.cap_bucket.take(cap, now);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        self.in_flight += 1;
+        state.in_flight += 1;
+        state.used_at = now;
+        let known = self.pods.remove(&pod.uid);
+        if !known.as_ref().is_some_and(|k| k.counts) {
+            state.leaving += 1;
+        }
+        let mut probe = false;
+        if !pod.budgets.is_empty() {
+            let gate = self
+                .gates
+                .entry(pod.budgets.clone())
+                .or_insert_with(|| gate_of(pod, now));
+            probe = gate.verdict(now) == Verdict::Probe;
+            gate.sent(now);
+        }
+        for budget in &pod.budgets {
+            *self.under.entry(budget.clone()).or_default() += 1;
+        }
+        let cap = order.limits.max_per_budget;
+        self.pods.insert(
+            pod.uid.clone(),
+            Asked {
+                pool: pool.to_owned(),
+                node: order.node.clone(),
+                at: now,
+                tries: known.map_or(0, |k| k.tries),
+                counts: true,
+                state: State::InFlight {
+                    probe,
+                    pod: pod.clone(),
+                    cap,
+                },
+            },
+        );
+    }
+
+    /// The answer to an eviction that was sent.
+    pub fn answered(&mut self, uid: &str, answer: &Answer, now: Timestamp) {
+        let Some(asked) = self.pods.get_mut(uid) else {
+            return;
+        };
+        let State::InFlight { probe, pod, cap } = &asked.state else {
+            return;
+        };
+        let sent_at = asked.at;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        for budget in &pod.budgets {
+            if let Some(count) = self.under.get_mut(budget) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.under.retain(|_, count| *count > 0);
+        let gate = self.gates.get_mut(&pod.budgets);
+        let gated = gate.is_some();
+        if let Some(gate) = gate {
+            gate.answered(answer, sent_at, *probe, *cap, now);
+        }
+        match answer {
+            Answer::FlowControl { retry_after } => {
+                if let Some(until) = self.flow.overloaded(sent_at, *retry_after, now) {
+                    self.pools.values_mut().for_each(|p| p.bucket.forgo_burst(until));
+                }
+            }
+            Answer::Unknown { .. } => self.flow.silent(sent_at, now),
+            _ => self.flow.answered(),
+        }
+        if let Some(until) = namespace_hold(answer, &pod.pod.namespace, now) {
+            self.namespaces.insert(pod.pod.namespace.clone(), until);
+        }
+        asked.state = match answer {
+            Answer::Accepted | Answer::Gone | Answer::OtherUid => State::Settled,
+            _ => State::Held(held_until(
+                answer,
+                uid,
+                asked.tries,
+                gated,
+                pod.budgets.len(),
+                now,
+            )),
+        };
+        asked.counts = matches!(answer, Answer::Accepted | Answer::Unknown { .. });
+        asked.tries = asked.tries.saturating_add(1);
+        asked.at = now;
+        if let Some(pool) = self.pools.get_mut(&asked.pool) {
+            pool.in_flight = pool.in_flight.saturating_sub(1);
+            if !asked.counts {
+                pool.leaving = pool.leaving.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The pod that goes next. With a `full` window only one that counts in it already, which can free its place.
+    fn pick(&self, order: &DrainOrder, full: bool, now: Timestamp) -> Pick {
+        let retry_first = self.turn % RETRY_TURN == RETRY_TURN - 1;
+        let mut fresh = None;
+        let mut again: Option<(Timestamp, usize)> = None;
+        let mut pick = Pick {
+            index: None,
+            until: None,
+            held: None,
+        };
+        for (index, pod) in order.pods.iter().enumerate() {
+            let asked = self.pods.get(&pod.uid);
+            match asked.map(|a| (&a.state, a.at)) {
+                Some((State::InFlight { .. }, _)) => continue,
+                Some((State::Settled, at)) if now.duration_since(at) < SETTLED_FOR => continue,
+                Some((State::Held(until), _)) if now < *until => {
+                    pick.hold(Some(*until), LimitedBy::Nothing);
+                    continue;
+                }
+                _ => {}
+            }
+            if let Some(until) = self
+                .namespaces
+                .get(&pod.pod.namespace)
+                .filter(|until| now < **until)
+            {
+                pick.hold(Some(*until), LimitedBy::Nothing);
+                continue;
+            }
+            let verdict = self.verdict(pod, &order.limits, now);
+            if full && !matches!(verdict, Verdict::Shut(_)) && !asked.is_some_and(|a| a.counts) {
+                pick.hold(None, LimitedBy::TerminatingWindow);
+                continue;
+            }
+            match (verdict, asked) {
+                (Verdict::Shut(until), _) => pick.hold(until, LimitedBy::Budget),
+                (Verdict::Open, None) => {
+                    fresh = fresh.or(Some(index));
+                    if !retry_first {
+                        break;
+                    }
+                }
+                // The one that was asked for longest ago: a probe goes round, since the server lets some pods of a
+                // spent budget go and others not.
+                (Verdict::Open | Verdict::Probe, _) => {
+                    let at = asked.map_or(Timestamp::MIN, |a| a.at);
+                    if again.is_none_or(|(known, _)| at < known) {
+                        again = Some((at, index));
+                    }
+                }
+            }
+        }
+        let again = again.map(|(_, index)| index);
+        pick.index = if retry_first {
+            again.or(fresh)
+        } else {
+            fresh.or(again)
+        };
+        pick
+    }
+
+    fn verdict(&self, pod: &EvictionCandidate, limits: &DrainLimits, now: Timestamp) -> Verdict {
+        if pod.budgets.is_empty() {
+            return Verdict::Open;
+        }
+        let cap = limits.max_per_budget.max(1);
+        if pod
+            .budgets
+            .iter()
+            .any(|b| self.under.get(b).is_some_and(|count| *count >= cap))
+        {
+            return Verdict::Shut(None);
+        }
+        self.gates
+            .get(&pod.budgets)
+            .map_or_else(|| gate_of(pod, now).verdict(now), |gate| gate.verdict(now))
+    }
+}
+
+/// What one look over an order found.
+struct Pick {
+    index: Option<usize>,
+    until: Option<Timestamp>,
+    held: Option<LimitedBy>,
+}
+
+impl Pick {
+    /// A pod waits. Of several reasons the one to name is the one that can end soonest.
+    fn hold(&mut self, until: Option<Timestamp>, by: LimitedBy) {
+        self.until = match (self.until, until) {
+            (Some(known), Some(until)) => Some(known.min(until)),
+            (known, until) => known.or(until),
+        };
+        let rank = |by| match by {
+            LimitedBy::TerminatingWindow => 2,
+            LimitedBy::Budget => 1,
+            _ => 0,
+        };
+        if self.held.is_none_or(|known| rank(known) < rank(by)) {
+            self.held = Some(by);
+        }
+    }
+}
+
+fn gate_of(pod: &EvictionCandidate, now: Timestamp) -> Gate {
+    let names: Vec<String> = pod.budgets.iter().map(ToString::to_string).collect();
+    Gate::new(names.join(","), pod.budgets.len() > 1, now)
+}
+
+fn rate(limits: &DrainLimits, share: f64) -> Option<Rate> {
+    let burst = f64::from(limits.burst.max(1));
+    limits.per_second.map(|per_second| Rate {
+        per_second: per_second * share,
+        burst,
+    })
+}
+
+/// How many may be in flight for one pool, so that its rate is reached and not more.
+fn side_by_side(limits: &DrainLimits) -> f64 {
+    let all = f64::from(MAX_IN_FLIGHT);
+    limits.per_second.map_or(all, |per_second| {
+        (per_second * EVICTION_SECONDS).ceil().clamp(FEW, all)
+    })
+}
