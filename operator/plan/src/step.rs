@@ -96,8 +96,20 @@ pub enum Step {
         /// Node UID.
         uid: String,
     },
-    /// Merge patch of changed keys of a profile ConfigMap, with its resourceVersion.
+    /// POSTs a profile ConfigMap that is absent, field manager [`vnp_crds::FIELD_MANAGER`]; 409 means that somebody was
+    /// faster and is looked at again.
+    CreateProfile(ProfilePatch),
+    /// Merge patch of changed keys of a profile ConfigMap, with its resourceVersion, same field manager.
     PatchProfile(ProfilePatch),
+    /// Deletes a profile ConfigMap that we created and that holds nothing any more; both are preconditions.
+    DeleteProfile {
+        /// The ConfigMap.
+        config_map: ObjectKey,
+        /// Its UID.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
 }
 
 /// Why a provider pod is deleted.
@@ -148,7 +160,7 @@ pub enum PatchPurpose {
 pub struct ProfilePatch {
     /// The ConfigMap.
     pub config_map: ObjectKey,
-    /// Body of the merge patch, `metadata.resourceVersion` included.
+    /// Body of the merge patch, `metadata.resourceVersion` included; of a creation, the whole object.
     pub body: Value,
     /// What it changes, for people: one line each.
     pub changes: Vec<String>,

@@ -1,0 +1,243 @@
+//! What of a pool may be acted on: everything that the schema can't check, because it takes the cluster, the other pools
+//! or this version of the operator to know.
+
+mod container;
+mod rivals;
+mod supported;
+mod warnings;
+mod workload;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use vnp_crds::{ProviderType, Reason};
+
+use crate::finding::Finding;
+use crate::observed::Observed;
+use crate::profile;
+
+pub use container::{ContainerDoubt, provider_container};
+pub(crate) use rivals::seniority;
+
+/// What may be done with the pool, and what is to be said about its spec.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Acceptance {
+    /// [`Finding::Refused`] for each thing that can't be followed, and events about what is probably not meant.
+    pub findings: Vec<Finding>,
+    /// The workload may be written. Never a reason to stop the drain of a workload that the pool holds.
+    pub workload: bool,
+    /// The pool's part of the profile may be written. What it wrote before stays when not.
+    pub profile: bool,
+    /// Why no node of the pool may be drained.
+    pub drain_held: Option<String>,
+}
+
+impl Acceptance {
+    /// Nothing is refused: condition Accepted is True.
+    pub fn accepted(&self) -> bool {
+        !self.findings.iter().any(|f| matches!(f, Finding::Refused { .. }))
+    }
+}
+
+/// One thing that can't be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Finding {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused {
+            reason: refusal.reason,
+            message: refusal.message,
+        }
+    }
+}
+
+/// Judges the pool. A contradiction stops only what it makes unsafe:
+///
+/// * trouble with the workload stops writes to it, and the pool's profile with it, because both must say the same;
+/// * a profile that contradicts an older pool's stops the profile alone: the env of this provider is nobody else's;
+/// * a drain field that is not acted on stops drains, because draining by half of what was asked is worse than waiting;
+/// * any other section that is not acted on stops nothing.
+pub fn accept(observed: &Observed) -> Acceptance {
+    if let Some(refusal) = supported::provider_type(&observed.pool.spec) {
+        return Acceptance {
+            findings: vec![refusal.into()],
+            ..Acceptance::default()
+        };
+    }
+    let workload = workload::check(observed);
+    let contradiction = profile::contradiction(&observed.pool, &observed.others);
+    let drain = supported::drain(&observed.pool.spec);
+
+    let misspelt = misspelt_setting(observed);
+
+    let may_write = workload.is_none();
+    let profile = may_write && contradiction.is_none() && misspelt.is_none();
+    let drain_held = (!drain.is_empty()).then(|| {
+        drain
+            .iter()
+            .map(|r| r.message.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    let conflict = contradiction.map(|c| Refusal::new(Reason::Conflict, c.to_string()));
+    let mut findings: Vec<Finding> = workload
+        .into_iter()
+        .chain(conflict)
+        .chain(misspelt)
+        .chain(drain)
+        .chain(supported::sections(&observed.pool.spec))
+        .map(Finding::from)
+        .collect();
+    findings.extend(warnings::warnings(observed));
+    Acceptance {
+        findings,
+        workload: may_write,
+        profile,
+        drain_held,
+    }
+}
+
+/// A setting that no provider reads, because a field of the pool owns the key that was meant.
+fn misspelt_setting(observed: &Observed) -> Option<Refusal> {
+    let settings = observed.pool.spec.profile().settings;
+    let (key, meant) = settings
+        .keys()
+        .find_map(|key| Some((key, profile::misspelt(key)?)))?;
+    Some(Refusal::new(
+        Reason::InvalidSpec,
+        format!(
+            "spec.profile.settings has the key {key}, which no provider reads; {meant} is meant and is written by a field of its \
+             own; remove the setting. Until then this pool writes nothing to the profile"
+        ),
+    ))
+}
+
+/// Pools that this version serves.
+pub(crate) fn served(pool: &vnp_crds::VirtualNodePool) -> bool {
+    pool.spec.provider.type_ == ProviderType::StatefulSet
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::testing::{adopting, held, observed, pool, with_workload, workload};
+    use super::*;
+
+    fn reasons(acceptance: &Acceptance) -> Vec<Reason> {
+        let refused = acceptance.findings.iter().filter_map(|f| match f {
+            Finding::Refused { reason, .. } => Some(*reason),
+            _ => None,
+        });
+        refused.collect()
+    }
+
+    #[test]
+    fn a_plain_pool_may_do_everything() {
+        let acceptance = accept(&observed(pool(json!({}))));
+        assert_eq!(
+            acceptance,
+            Acceptance {
+                workload: true,
+                profile: true,
+                drain_held: None,
+                findings: Vec::new()
+            }
+        );
+        assert!(acceptance.accepted());
+    }
+
+    #[test]
+    fn a_form_that_is_not_served_may_do_nothing() {
+        for form in ["Deployment", "Addon"] {
+            let acceptance = accept(&observed(adopting(
+                json!({ "spec": { "provider": { "type": form } } }),
+            )));
+            assert_eq!(reasons(&acceptance), [Reason::NotSupportedYet]);
+            assert!(!acceptance.workload && !acceptance.profile && acceptance.drain_held.is_none());
+        }
+    }
+
+    #[test]
+    fn trouble_with_the_workload_stops_its_profile_and_never_the_drain() {
+        let held = {
+            let env = json!([{ "name": "ECI_VSWITCH", "valueFrom": {} }, { "name": "ECI_REGION", "value": "cn-hangzhou" }]);
+            let mut overlay = held();
+            let containers = json!([{ "name": "vk", "env": env }]);
+            json_patch::merge(
+                &mut overlay,
+                &json!({ "spec": { "template": { "spec": { "containers": containers } } } }),
+            );
+            workload(overlay)
+        };
+        let acceptance = accept(&with_workload(observed(adopting(json!({}))), held));
+        assert_eq!(reasons(&acceptance), [Reason::EnvFromReference]);
+        assert!(!acceptance.workload && !acceptance.profile);
+        assert_eq!(acceptance.drain_held, None);
+    }
+
+    #[test]
+    fn another_profile_stops_the_profile_alone() {
+        let older = pool(json!({
+            "metadata": { "name": "a", "creationTimestamp": "2025-01-01T00:00:00Z" },
+            "spec": { "provider": { "name": "other" }, "network": { "securityGroupId": "sg-2" } },
+        }));
+        let seen = Observed {
+            others: vec![Arc::new(older)],
+            ..observed(pool(json!({})))
+        };
+        let acceptance = accept(&seen);
+        assert_eq!(reasons(&acceptance), [Reason::Conflict]);
+        assert!(acceptance.workload && !acceptance.profile);
+    }
+
+    #[test]
+    fn a_misspelt_setting_stops_the_profile_alone() {
+        let seen = observed(pool(
+            json!({ "spec": { "profile": { "settings": { "vswitchIds": "vsw-2" } } } }),
+        ));
+        let acceptance = accept(&seen);
+        assert_eq!(reasons(&acceptance), [Reason::InvalidSpec]);
+        assert!(acceptance.workload && !acceptance.profile);
+        let told = format!("{:?}", acceptance.findings);
+        assert!(
+            told.contains("vswitchIds") && told.contains("vSwitchIds is meant"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn drain_fields_hold_drains_and_other_sections_hold_nothing() {
+        let of = |spec: Value| accept(&observed(pool(json!({ "spec": spec }))));
+        let drain = of(json!({ "drain": { "timeoutSeconds": 60, "onTimeout": "Abort" } }));
+        assert_eq!(
+            reasons(&drain),
+            [Reason::NotSupportedYet, Reason::NotSupportedYet]
+        );
+        assert!(drain.workload && drain.profile);
+        let held = drain.drain_held.unwrap();
+        assert!(
+            held.contains("timeoutSeconds is 60") && held.contains("onTimeout is Abort"),
+            "{held}"
+        );
+
+        let other = of(json!({ "scheduling": { "schedulerName": "x" } }));
+        assert_eq!(reasons(&other), [Reason::NotSupportedYet]);
+        assert!(other.workload && other.profile && other.drain_held.is_none());
+    }
+}

@@ -1,0 +1,241 @@
+//! What this version does not act on yet. It is refused by name, never accepted in silence; what equals its default asks
+//! for nothing and is never refused.
+
+use vnp_crds::{
+    ComputeQos, DaemonSetPods, OnTimeout, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode,
+};
+
+use super::Refusal;
+
+fn not_yet(field: &str, value: impl std::fmt::Display, remedy: &str) -> Refusal {
+    Refusal::new(
+        Reason::NotSupportedYet,
+        format!("{field} is {value}, which this version does not act on; {remedy}."),
+    )
+}
+
+/// A form of the provider that is not served: nothing at all is written for it.
+pub(super) fn provider_type(spec: &VirtualNodePoolSpec) -> Option<Refusal> {
+    match spec.provider.type_ {
+        ProviderType::StatefulSet => None,
+        other => Some(not_yet(
+            "spec.provider.type",
+            other,
+            "nothing is written for this pool; delete it, or make one with type StatefulSet",
+        )),
+    }
+}
+
+/// Drain fields. As long as there is one, no node is drained.
+pub(super) fn drain(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
+    let drain = spec.drain();
+    let remedy = |back: &str| format!("no node is drained until {back}");
+    let mut refused = Vec::new();
+    if !drain.stages.is_empty() {
+        let names = drain
+            .stages
+            .iter()
+            .map(|s| s.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        refused.push(not_yet(
+            "spec.drain.stages",
+            format!("set ({names})"),
+            &remedy("it is removed"),
+        ));
+    }
+    if let Some(timeout) = drain.timeout {
+        refused.push(not_yet(
+            "spec.drain.timeoutSeconds",
+            timeout.as_secs(),
+            &remedy("it is removed"),
+        ));
+    }
+    if drain.on_timeout != OnTimeout::Wait {
+        refused.push(not_yet(
+            "spec.drain.onTimeout",
+            drain.on_timeout,
+            &remedy("it is Wait"),
+        ));
+    }
+    if drain.daemon_set_pods != DaemonSetPods::Evict {
+        refused.push(not_yet(
+            "spec.drain.daemonSetPods",
+            drain.daemon_set_pods,
+            &remedy("it is Evict"),
+        ));
+    }
+    refused
+}
+
+/// Sections that are left undone while the rest works.
+pub(super) fn sections(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
+    const UNDONE: &str = "it is left undone, the rest of the pool works; remove it";
+    let mut refused = Vec::new();
+    let mut refuse = |field: &str, value: String| refused.push(not_yet(field, value, UNDONE));
+    if let Some(placement) = &spec.placement {
+        // Operator is the default with StatefulSet, and None asks for what is the case.
+        if placement.webhook == Some(WebhookMode::Vendor) {
+            refuse("spec.placement.webhook", WebhookMode::Vendor.to_string());
+        }
+        if !placement.rules.is_empty() {
+            refuse(
+                "spec.placement.rules",
+                set(placement.rules.iter().map(|r| r.name.as_str())),
+            );
+        }
+    }
+    if let Some(scheduling) = &spec.scheduling {
+        if let Some(name) = scheduling.scheduler_name.as_deref().filter(|n| !n.is_empty()) {
+            refuse("spec.scheduling.schedulerName", name.to_owned());
+        }
+        if !scheduling.resource_policies.is_empty() {
+            let names = scheduling.resource_policies.iter().map(|p| p.name.as_str());
+            refuse("spec.scheduling.resourcePolicies", set(names));
+        }
+    }
+    if let Some(compute) = &spec.compute_defaults {
+        if let Some(class) = compute.class.as_deref().filter(|c| !c.is_empty()) {
+            refuse("spec.computeDefaults.class", class.to_owned());
+        }
+        if let Some(qos) = compute.qos.filter(|q| *q != ComputeQos::Default) {
+            refuse("spec.computeDefaults.qos", qos.to_string());
+        }
+        if let Some(series) = compute.gpu_model_series.as_deref().filter(|s| !s.is_empty()) {
+            refuse("spec.computeDefaults.gpuModelSeries", series.to_owned());
+        }
+    }
+    refused
+}
+
+fn set<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    format!("set ({})", names.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::accept::testing::pool;
+
+    fn spec(overlay: Value) -> VirtualNodePoolSpec {
+        pool(json!({ "spec": overlay })).spec
+    }
+
+    #[test]
+    fn what_equals_its_default_asks_for_nothing() {
+        for overlay in [
+            json!({}),
+            json!({ "placement": {} }),
+            json!({ "placement": { "rules": [] } }),
+            json!({ "placement": { "webhook": "Operator" } }),
+            json!({ "placement": { "webhook": "None" } }),
+            json!({ "scheduling": {} }),
+            json!({ "scheduling": { "resourcePolicies": [] } }),
+            json!({ "computeDefaults": {} }),
+            json!({ "computeDefaults": { "qos": "default" } }),
+            json!({ "drain": {} }),
+            json!({ "drain": { "onTimeout": "Wait", "daemonSetPods": "Evict", "stages": [] } }),
+            json!({ "drain": { "pace": "Unlimited", "reap": "None", "barePods": "Evict", "capacityCheck": "Ignore" } }),
+        ] {
+            let spec = spec(overlay.clone());
+            assert_eq!(provider_type(&spec), None, "{overlay}");
+            assert_eq!(drain(&spec), [], "{overlay}");
+            assert_eq!(sections(&spec), [], "{overlay}");
+        }
+    }
+
+    #[test]
+    fn each_drain_field_is_named_with_its_value() {
+        for (overlay, field, value) in [
+            (json!({ "timeoutSeconds": 60 }), "spec.drain.timeoutSeconds", "60"),
+            (
+                json!({ "onTimeout": "ForceDelete" }),
+                "spec.drain.onTimeout",
+                "ForceDelete",
+            ),
+            (json!({ "onTimeout": "Abort" }), "spec.drain.onTimeout", "Abort"),
+            (
+                json!({ "daemonSetPods": "IgnoreNeverStarted" }),
+                "spec.drain.daemonSetPods",
+                "IgnoreNeverStarted",
+            ),
+            (
+                json!({ "stages": [{ "name": "web", "waitFor": "Eviction" }] }),
+                "spec.drain.stages",
+                "web",
+            ),
+        ] {
+            let spec = spec(json!({ "drain": overlay }));
+            assert_eq!(sections(&spec), []);
+            let refused = drain(&spec);
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            assert_eq!(refused[0].reason, Reason::NotSupportedYet);
+            assert!(
+                refused[0].message.starts_with(field) && refused[0].message.contains(value),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_section_is_named_with_its_value() {
+        let rule = json!({ "name": "batch", "mode": "Require" });
+        let policy = json!({ "name": "web", "namespaces": ["shop"] });
+        for (overlay, field, value) in [
+            (
+                json!({ "placement": { "webhook": "Vendor" } }),
+                "spec.placement.webhook",
+                "Vendor",
+            ),
+            (
+                json!({ "placement": { "rules": [rule] } }),
+                "spec.placement.rules",
+                "batch",
+            ),
+            (
+                json!({ "scheduling": { "schedulerName": "x" } }),
+                "spec.scheduling.schedulerName",
+                "x",
+            ),
+            (
+                json!({ "scheduling": { "resourcePolicies": [policy] } }),
+                "spec.scheduling.resourcePolicies",
+                "web",
+            ),
+            (
+                json!({ "computeDefaults": { "class": "gpu" } }),
+                "spec.computeDefaults.class",
+                "gpu",
+            ),
+            (
+                json!({ "computeDefaults": { "qos": "best-effort" } }),
+                "spec.computeDefaults.qos",
+                "best-effort",
+            ),
+            (
+                json!({ "computeDefaults": { "gpuModelSeries": "T4" } }),
+                "spec.computeDefaults.gpuModelSeries",
+                "T4",
+            ),
+        ] {
+            let spec = spec(overlay);
+            assert_eq!(drain(&spec), []);
+            let refused = sections(&spec);
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            assert!(
+                refused[0].message.starts_with(field) && refused[0].message.contains(value),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn forms_that_are_not_served() {
+        for form in ["Deployment", "Addon"] {
+            let refused = provider_type(&spec(json!({ "provider": { "type": form } }))).unwrap();
+            assert!(refused.message.contains(form), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! One ConfigMap: from what the pools want and what is there to one write, or none.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Map, Value, json};
+use vnp_crds::{ADOPTED_VALUES_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, profile_key};
+
+use super::contest::{SetBack, SetBackHistory, contested_by, foreign_writer};
+use super::gates::GateList;
+use super::originals::Originals;
+use super::parties::{Parties, Release, Wish};
+use super::place::Place;
+use super::said::{same, same_scalar};
+use crate::step::{ProfilePatch, Step};
+
+/// What there is to do about one ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Work {
+    pub(super) step: Option<Step>,
+    pub(super) set_back: Vec<SetBack>,
+    /// What the step changes, for people.
+    pub(super) changes: Vec<String>,
+}
+
+/// The ConfigMap as it is to become.
+struct Draft<'a> {
+    place: &'a Place,
+    there: &'a ConfigMap,
+    /// Changed keys; `None` removes.
+    data: BTreeMap<String, Option<String>>,
+    originals: Originals,
+    changes: Vec<String>,
+    set_back: Vec<SetBack>,
+}
+
+/// Plans the one write that brings the ConfigMap to what the pools want. Nothing is written to one that can't be read or
+/// is immutable.
+pub(super) fn reconcile(
+    place: &Place,
+    there: Option<&ConfigMap>,
+    parties: &Parties,
+    history: &SetBackHistory,
+) -> Work {
+    let absent = ConfigMap::default();
+    if there.is_none() && !place.created_when_absent {
+        return Work::default();
+    }
+    let current = there.unwrap_or(&absent);
+    let Ok(originals) = Originals::of(current) else {
+        return Work::default();
+    };
+    if current.immutable == Some(true) {
+        return Work::default();
+    }
+    let mut draft = Draft {
+        place,
+        there: current,
+        data: BTreeMap::new(),
+        originals: originals.clone(),
+        changes: Vec::new(),
+        set_back: Vec::new(),
+    };
+    draft.write_keys(parties, history);
+    draft.release_keys(parties);
+    draft.gates(parties);
+    draft.finish(there.is_some(), &originals, parties)
+}
+
+impl Draft<'_> {
+    fn value(&self, key: &str) -> Option<&str> {
+        match self.data.get(key) {
+            Some(changed) => changed.as_deref(),
+            None => self.original_value(key),
+        }
+    }
+
+    fn original_value(&self, key: &str) -> Option<&str> {
+        self.there.data.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn change(&mut self, key: &str, value: Option<String>) {
+        let shown = |v: Option<&str>| {
+            v.map_or_else(
+                || "(absent)".to_owned(),
+                |v| {
+                    if v.is_empty() {
+                        "\"\"".to_owned()
+                    } else {
+                        v.to_owned()
+                    }
+                },
+            )
+        };
+        let line = format!(
+            "{} {key} {} -> {}",
+            self.place.key.name,
+            shown(self.value(key)),
+            shown(value.as_deref())
+        );
+        self.changes.push(line);
+        self.data.insert(key.to_owned(), value);
+    }
+
+    fn write_keys(&mut self, parties: &Parties, history: &SetBackHistory) {
+        for key in parties.keys() {
+            let Wish::Write(value) = parties.key(key) else {
+                continue;
+            };
+            let taken = self.originals.data.contains_key(key);
+            if !(taken || self.place.knows(key, self.there)) {
+                continue;
+            }
+            let there = self.original_value(key).map(str::to_owned);
+            if there.as_deref().is_some_and(|t| same(key, t, value)) {
+                continue;
+            }
+            if let Some((at, manager)) = foreign_writer(self.there, key).filter(|_| taken) {
+                let seen = SetBack {
+                    path: path(self.place, key, value),
+                    at,
+                    manager,
+                };
+                let contested = contested_by(history, &seen).is_some();
+                self.set_back.push(seen);
+                if contested {
+                    continue;
+                }
+            }
+            self.originals.data.entry(key.to_owned()).or_insert(there);
+            self.change(key, Some(value.to_owned()));
+        }
+    }
+
+    fn release_keys(&mut self, parties: &Parties) {
+        for (key, original) in self.originals.data.clone() {
+            // Recorded only to know that the list was absent; the gates decide about it.
+            if key == profile_key::FEATURE_GATES || parties.key(&key) != Wish::Unnamed {
+                continue;
+            }
+            match parties.release(&key) {
+                Release::Wait => continue,
+                // Somebody else wrote it since: then it is theirs.
+                Release::Restore if foreign_writer(self.there, &key).is_none() => {
+                    if self.value(&key) != original.as_deref() {
+                        self.change(&key, original);
+                    }
+                }
+                Release::Restore | Release::Forget => {}
+            }
+            self.originals.data.remove(&key);
+        }
+    }
+
+    fn gates(&mut self, parties: &Parties) {
+        const KEY: &str = profile_key::FEATURE_GATES;
+        let there = self.original_value(KEY).map(str::to_owned);
+        if !(self.place.knows(KEY, self.there) || !self.originals.gates.is_empty()) {
+            return;
+        }
+        let mut list = GateList::parse(there.as_deref().unwrap_or_default());
+        for gate in parties.gates() {
+            let Wish::Write(value) = parties.gate(gate) else {
+                continue;
+            };
+            let before = list.get(gate).map(str::to_owned);
+            if before.as_deref().is_some_and(|b| same_scalar(b, value)) {
+                continue;
+            }
+            self.originals.gates.entry(gate.to_owned()).or_insert(before);
+            if there.is_none() {
+                self.originals.data.entry(KEY.to_owned()).or_insert(None);
+            }
+            list.set(gate, value);
+        }
+        for (gate, original) in self.originals.gates.clone() {
+            if parties.gate(&gate) != Wish::Unnamed {
+                continue;
+            }
+            match parties.release_gate(&gate) {
+                Release::Wait => continue,
+                Release::Forget => {}
+                Release::Restore => match original {
+                    Some(original) if list.get(&gate).is_some() => list.set(&gate, &original),
+                    Some(_) => {}
+                    None => list.remove(&gate),
+                },
+            }
+            self.originals.gates.remove(&gate);
+        }
+        let mut wanted = Some(list.to_string());
+        if self.originals.gates.is_empty() && self.originals.data.remove(KEY).is_some() {
+            wanted = wanted.filter(|text| !text.is_empty());
+        }
+        if wanted.as_deref().unwrap_or_default() != there.as_deref().unwrap_or_default()
+            || (wanted.is_none() && there.is_some())
+        {
+            self.change(KEY, wanted);
+        }
+    }
+
+    fn finish(self, exists: bool, before: &Originals, parties: &Parties) -> Work {
+        let Self {
+            place,
+            there,
+            data,
+            originals,
+            mut changes,
+            set_back,
+        } = self;
+        let quiet = data.is_empty() && originals == *before;
+        let labelled = exists && made_by_us(there);
+        let unneeded = labelled && originals.is_empty() && !parties.any();
+        let left = there
+            .data
+            .iter()
+            .flatten()
+            .filter(|(key, _)| data.get(*key).is_none_or(Option::is_some))
+            .count();
+        let step = if unneeded && left == 0 && there.binary_data.as_ref().is_none_or(BTreeMap::is_empty) {
+            changes = vec![format!("{} removed", place.key.name)];
+            Some(Step::DeleteProfile {
+                config_map: place.key.clone(),
+                uid: there.metadata.uid.clone().unwrap_or_default(),
+                resource_version: there.metadata.resource_version.clone().unwrap_or_default(),
+            })
+        } else if quiet && !unneeded {
+            None
+        } else if exists {
+            let body = patch_body(there, data, &originals, before, unneeded);
+            Some(Step::PatchProfile(ProfilePatch {
+                config_map: place.key.clone(),
+                body,
+                changes: changes.clone(),
+            }))
+        } else {
+            changes.insert(0, format!("{} created", place.key.name));
+            let body = create_body(place, data, &originals);
+            Some(Step::CreateProfile(ProfilePatch {
+                config_map: place.key.clone(),
+                body,
+                changes: changes.clone(),
+            }))
+        };
+        if step.is_none() {
+            changes.clear();
+        }
+        Work {
+            step,
+            set_back,
+            changes,
+        }
+    }
+}
+
+/// Key of the history of one wish for one key of one ConfigMap.
+pub(super) fn path(place: &Place, key: &str, value: &str) -> String {
+    format!("{} {key}={value}", place.key.name)
+}
+
+fn made_by_us(config_map: &ConfigMap) -> bool {
+    config_map
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|l| l.get(MANAGED_BY_LABEL))
+        .is_some_and(|v| v == MANAGED_BY)
+}
+
+fn patch_body(
+    there: &ConfigMap,
+    data: BTreeMap<String, Option<String>>,
+    originals: &Originals,
+    before: &Originals,
+    drop_label: bool,
+) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), json!(there.metadata.resource_version));
+    if originals != before {
+        metadata.insert(
+            "annotations".into(),
+            json!({ (ADOPTED_VALUES_ANNOTATION): originals.text() }),
+        );
+    }
+    if drop_label {
+        metadata.insert("labels".into(), json!({ (MANAGED_BY_LABEL): null }));
+    }
+    let mut body = Map::new();
+    body.insert("metadata".into(), Value::Object(metadata));
+    if !data.is_empty() {
+        body.insert("data".into(), json!(data));
+    }
+    Value::Object(body)
+}
+
+fn create_body(place: &Place, data: BTreeMap<String, Option<String>>, originals: &Originals) -> Value {
+    let data: BTreeMap<String, String> = data.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": place.key.name,
+            "namespace": place.key.namespace,
+            "labels": { (MANAGED_BY_LABEL): MANAGED_BY },
+            "annotations": { (ADOPTED_VALUES_ANNOTATION): originals.text() },
+        },
+        "data": data,
+    })
+}
