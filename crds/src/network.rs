@@ -31,8 +31,7 @@ impl Switch {
     }
 }
 
-/// Network of the instances. Written to the provider's environment and to `eci-profile` alike, because the vendor does not
-/// document which of the two wins.
+/// Network of the instances.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {

@@ -135,7 +135,8 @@ pub struct VirtualNodePoolSpec {
     #[schemars(regex(pattern = shape::DNS_LABEL), length(max = 63))]
     pub region: String,
 
-    /// Network of the instances.
+    /// Network of the instances. Written to the provider's environment and to `eci-profile` alike, because the vendor does not
+    /// document which of the two wins.
     pub network: Network,
 
     /// Resource group of the instances, as `rg-...`. Default: the account's default group. Written to

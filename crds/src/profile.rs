@@ -19,7 +19,7 @@ pub struct Profile {
     pub sync: Switch,
 
     /// Further keys of the ConfigMap to pin, as the strings the vendor documents, for example `enableLinuxArm64Node:
-    /// "false"`. Keys that other fields of the pool own are refused.
+    /// "false"`. Default: none. Keys that other fields of the pool own are refused.
     #[schemars(extend(
         "maxProperties" = 64,
         "additionalProperties" = json!({ "type": "string", "maxLength": 4096 }),
@@ -28,7 +28,8 @@ pub struct Profile {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
 
-    /// Feature gates to pin, name to `"true"` or `"false"`. Gates that are not named here keep their value.
+    /// Feature gates to pin, name to `"true"` or `"false"`. Default: none. Gates that are
+    /// not named here keep their value.
     #[schemars(extend(
         "maxProperties" = 32,
         "additionalProperties" = json!({ "type": "string", "enum": ["true", "false"], "maxLength": 5 }),

@@ -46,7 +46,7 @@ pub struct ResourcePolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
 
-    /// Labels of the namespaces that get the policy, one object each.
+    /// Labels of the namespaces that get the policy, one object each. Exactly one of namespaces and namespaceSelector is set.
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
