@@ -96,8 +96,9 @@ pub enum Step {
         /// Node UID.
         uid: String,
     },
-    /// POSTs a profile ConfigMap that is absent, field manager [`vnp_crds::FIELD_MANAGER`]; 409 means that somebody was
-    /// faster and is looked at again.
+    /// Server-side apply, not forced, of a profile ConfigMap that is absent, field manager [`vnp_crds::FIELD_MANAGER`]: a
+    /// Role can hold a creation to one name only when the request carries the name, which a POST does not. 409 means that
+    /// somebody was faster and is looked at again.
     CreateProfile(ProfilePatch),
     /// Merge patch of changed keys of a profile ConfigMap, with its resourceVersion, same field manager.
     PatchProfile(ProfilePatch),

@@ -132,4 +132,8 @@ pub struct Recall {
     pub roll_step_since: Option<(Ordinal, Timestamp)>,
     /// Times at which a field of ours was found set back by somebody else, newest last, by field path.
     pub set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
+    /// The same for keys of the profile, as the cluster loop remembers them for all pools.
+    pub profile_set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
+    /// What was wanted of each field, by field path, when it was last seen in place.
+    pub in_place: BTreeMap<String, String>,
 }

@@ -71,7 +71,11 @@ pub fn pending_profile_changes(observed: &Observed) -> Vec<String> {
     let parties = Parties::of(&others.chain([ours]).collect::<Vec<_>>());
     places(observed)
         .into_iter()
-        .flat_map(|(place, there)| reconcile(&place, there, &parties, &SetBackHistory::new()).changes)
+        .flat_map(|(place, there)| {
+            reconcile(&place, there, &parties, &SetBackHistory::new())
+                .changes()
+                .to_vec()
+        })
         .collect()
 }
 
@@ -200,7 +204,7 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
                 at,
                 manager,
             };
-            if let Some(manager) = contested_by(&observed.recall.set_back, &seen) {
+            if let Some(manager) = contested_by(&observed.recall.profile_set_back, &seen) {
                 let message = format!(
                     "key {key} of ConfigMap {} was set to {} by field manager {manager} three times in ten minutes, and {} is {}: it \
                      is not written any more; stop {manager} from writing it and set the key, or change the field",

@@ -32,7 +32,7 @@ pub use said::{Contradiction, contradiction};
 use parties::Parties;
 use place::Place;
 
-/// What the cluster loop looks at.
+/// What the cluster loop looks at. It has to be complete: what no pool in here names is given back.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterObserved {
     /// All pools of the cluster, in any order.

@@ -1,6 +1,6 @@
 //! Which pools have a say in the profile right now, and what they agree on.
 
-use vnp_crds::{DeletionPolicy, Management, VirtualNodePool};
+use vnp_crds::{DeletionPolicy, Management};
 
 use super::PoolInCluster;
 use super::said::{Item, Said, network_key, said, syncs};
@@ -80,7 +80,7 @@ pub(super) enum Release {
 impl Parties {
     pub(super) fn of(pools: &[PoolInCluster]) -> Self {
         let mut sorted: Vec<&PoolInCluster> = pools.iter().collect();
-        sorted.sort_by(|a, b| order(&a.pool).cmp(&order(&b.pool)));
+        sorted.sort_by(|a, b| seniority(&a.pool).cmp(&seniority(&b.pool)));
         let party = |entry: &&PoolInCluster| Party {
             role: role(entry),
             said: said(&entry.pool),
@@ -182,8 +182,4 @@ impl Parties {
             Release::Restore
         }
     }
-}
-
-fn order(pool: &VirtualNodePool) -> (jiff::Timestamp, &str) {
-    seniority(pool)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::{Map, Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde_json::{Value, json};
 use vnp_crds::{ADOPTED_VALUES_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, profile_key};
 
 use super::contest::{SetBack, SetBackHistory, contested_by, foreign_writer};
@@ -19,8 +21,16 @@ use crate::step::{ProfilePatch, Step};
 pub(super) struct Work {
     pub(super) step: Option<Step>,
     pub(super) set_back: Vec<SetBack>,
+}
+
+impl Work {
     /// What the step changes, for people.
-    pub(super) changes: Vec<String>,
+    pub(super) fn changes(&self) -> &[String] {
+        match &self.step {
+            Some(Step::CreateProfile(patch) | Step::PatchProfile(patch)) => &patch.changes,
+            _ => &[],
+        }
+    }
 }
 
 /// The ConfigMap as it is to become.
@@ -80,25 +90,9 @@ impl Draft<'_> {
     }
 
     fn change(&mut self, key: &str, value: Option<String>) {
-        let shown = |v: Option<&str>| {
-            v.map_or_else(
-                || "(absent)".to_owned(),
-                |v| {
-                    if v.is_empty() {
-                        "\"\"".to_owned()
-                    } else {
-                        v.to_owned()
-                    }
-                },
-            )
-        };
-        let line = format!(
-            "{} {key} {} -> {}",
-            self.place.key.name,
-            shown(self.value(key)),
-            shown(value.as_deref())
-        );
-        self.changes.push(line);
+        let (before, after) = (shown(self.value(key)), shown(value.as_deref()));
+        self.changes
+            .push(format!("{} {key} {before} -> {after}", self.place.key.name));
         self.data.insert(key.to_owned(), value);
     }
 
@@ -155,7 +149,7 @@ impl Draft<'_> {
     fn gates(&mut self, parties: &Parties) {
         const KEY: &str = profile_key::FEATURE_GATES;
         let there = self.original_value(KEY).map(str::to_owned);
-        if !(self.place.knows(KEY, self.there) || !self.originals.gates.is_empty()) {
+        if !self.place.knows(KEY, self.there) && self.originals.gates.is_empty() {
             return;
         }
         let mut list = GateList::parse(there.as_deref().unwrap_or_default());
@@ -188,68 +182,65 @@ impl Draft<'_> {
             }
             self.originals.gates.remove(&gate);
         }
-        let mut wanted = Some(list.to_string());
-        if self.originals.gates.is_empty() && self.originals.data.remove(KEY).is_some() {
-            wanted = wanted.filter(|text| !text.is_empty());
-        }
-        if wanted.as_deref().unwrap_or_default() != there.as_deref().unwrap_or_default()
-            || (wanted.is_none() && there.is_some())
-        {
+        let ours_alone = self.originals.gates.is_empty() && self.originals.data.remove(KEY).is_some();
+        let text = list.to_string();
+        let wanted = (there.is_some() || !text.is_empty()).then_some(text);
+        let wanted = wanted.filter(|text| !(ours_alone && text.is_empty()));
+        if wanted != there {
             self.change(KEY, wanted);
         }
     }
 
-    fn finish(self, exists: bool, before: &Originals, parties: &Parties) -> Work {
-        let Self {
-            place,
-            there,
-            data,
-            originals,
-            mut changes,
-            set_back,
-        } = self;
-        let quiet = data.is_empty() && originals == *before;
-        let labelled = exists && made_by_us(there);
-        let unneeded = labelled && originals.is_empty() && !parties.any();
-        let left = there
-            .data
-            .iter()
-            .flatten()
-            .filter(|(key, _)| data.get(*key).is_none_or(Option::is_some))
-            .count();
-        let step = if unneeded && left == 0 && there.binary_data.as_ref().is_none_or(BTreeMap::is_empty) {
-            changes = vec![format!("{} removed", place.key.name)];
+    fn finish(mut self, exists: bool, before: &Originals, parties: &Parties) -> Work {
+        let there = self.there;
+        let config_map = self.place.key.clone();
+        let unchanged = self.data.is_empty() && self.originals == *before;
+        let unneeded = made_by_us(there) && self.originals.is_empty() && !parties.any();
+        let step = if unneeded && self.nothing_left() {
+            let uid = there.metadata.uid.clone().unwrap_or_default();
+            let resource_version = there.metadata.resource_version.clone().unwrap_or_default();
             Some(Step::DeleteProfile {
-                config_map: place.key.clone(),
-                uid: there.metadata.uid.clone().unwrap_or_default(),
-                resource_version: there.metadata.resource_version.clone().unwrap_or_default(),
+                config_map,
+                uid,
+                resource_version,
             })
-        } else if quiet && !unneeded {
+        } else if unchanged && !unneeded {
             None
         } else if exists {
-            let body = patch_body(there, data, &originals, before, unneeded);
+            let body = patch_body(there, self.data, &self.originals, before, unneeded);
             Some(Step::PatchProfile(ProfilePatch {
-                config_map: place.key.clone(),
+                config_map,
                 body,
-                changes: changes.clone(),
+                changes: self.changes,
             }))
         } else {
-            changes.insert(0, format!("{} created", place.key.name));
-            let body = create_body(place, data, &originals);
+            self.changes.insert(0, format!("{} created", config_map.name));
+            let body = create_body(self.place, self.data, &self.originals);
             Some(Step::CreateProfile(ProfilePatch {
-                config_map: place.key.clone(),
+                config_map,
                 body,
-                changes: changes.clone(),
+                changes: self.changes,
             }))
         };
-        if step.is_none() {
-            changes.clear();
-        }
         Work {
             step,
-            set_back,
-            changes,
+            set_back: self.set_back,
         }
+    }
+
+    /// The ConfigMap would be empty.
+    fn nothing_left(&self) -> bool {
+        let mut kept = self.there.data.iter().flatten().map(|(key, _)| key);
+        let removed = |key: &String| self.data.get(key).is_some_and(Option::is_none);
+        kept.all(removed) && self.there.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
+    }
+}
+
+fn shown(value: Option<&str>) -> &str {
+    match value {
+        None => "(absent)",
+        Some("") => "\"\"",
+        Some(value) => value,
     }
 }
 
@@ -267,6 +258,24 @@ fn made_by_us(config_map: &ConfigMap) -> bool {
         .is_some_and(|v| v == MANAGED_BY)
 }
 
+/// Merge patch of a ConfigMap; null removes.
+#[derive(Serialize)]
+struct PatchBody<'a> {
+    metadata: PatchMetadata<'a>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    data: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PatchMetadata<'a> {
+    resource_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, Option<String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<&'a str, Option<String>>,
+}
+
 fn patch_body(
     there: &ConfigMap,
     data: BTreeMap<String, Option<String>>,
@@ -274,36 +283,37 @@ fn patch_body(
     before: &Originals,
     drop_label: bool,
 ) -> Value {
-    let mut metadata = Map::new();
-    metadata.insert("resourceVersion".into(), json!(there.metadata.resource_version));
-    if originals != before {
-        metadata.insert(
-            "annotations".into(),
-            json!({ (ADOPTED_VALUES_ANNOTATION): originals.text() }),
-        );
-    }
-    if drop_label {
-        metadata.insert("labels".into(), json!({ (MANAGED_BY_LABEL): null }));
-    }
-    let mut body = Map::new();
-    body.insert("metadata".into(), Value::Object(metadata));
-    if !data.is_empty() {
-        body.insert("data".into(), json!(data));
-    }
-    Value::Object(body)
+    let record = (originals != before).then(|| (ADOPTED_VALUES_ANNOTATION, originals.text()));
+    let label = drop_label.then_some((MANAGED_BY_LABEL, None));
+    let metadata = PatchMetadata {
+        resource_version: there.metadata.resource_version.as_deref(),
+        annotations: record.into_iter().collect(),
+        labels: label.into_iter().collect(),
+    };
+    json!(PatchBody { metadata, data })
 }
 
 fn create_body(place: &Place, data: BTreeMap<String, Option<String>>, originals: &Originals) -> Value {
-    let data: BTreeMap<String, String> = data.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": place.key.name,
-            "namespace": place.key.namespace,
-            "labels": { (MANAGED_BY_LABEL): MANAGED_BY },
-            "annotations": { (ADOPTED_VALUES_ANNOTATION): originals.text() },
-        },
-        "data": data,
+    let record = originals
+        .text()
+        .map(|text| (ADOPTED_VALUES_ANNOTATION.to_owned(), text));
+    let metadata = ObjectMeta {
+        name: Some(place.key.name.clone()),
+        namespace: Some(place.key.namespace.clone()),
+        labels: Some(BTreeMap::from([(
+            MANAGED_BY_LABEL.to_owned(),
+            MANAGED_BY.to_owned(),
+        )])),
+        annotations: Some(record.into_iter().collect()),
+        ..ObjectMeta::default()
+    };
+    let data = data
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    json!(ConfigMap {
+        metadata,
+        data: Some(data),
+        ..ConfigMap::default()
     })
 }

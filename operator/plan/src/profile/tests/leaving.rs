@@ -1,0 +1,206 @@
+//! What comes back when a pool lets go.
+
+use super::*;
+
+#[test]
+fn a_created_profile_stays_when_somebody_else_put_something_in() {
+    let mut cluster = Cluster::with(None);
+    cluster.pools = vec![acting(json!({}))];
+    cluster.settle();
+    cluster.profile.as_mut().unwrap()["data"]["slsMachineGroup"] = json!("g");
+    cluster.pools = Vec::new();
+    cluster.settle();
+    assert_eq!(cluster.data(), json!({ "slsMachineGroup": "g" }));
+    assert_eq!(cluster.record(), None);
+    assert!(
+        cluster.profile.unwrap()["metadata"]["labels"]
+            .get(MANAGED_BY_LABEL)
+            .is_none()
+    );
+}
+
+#[test]
+fn what_deletion_does_with_the_profile() {
+    for (management, policy, drained, data, record) in [
+        // While it drains its network stays.
+        ("Create", "Drain", false, basic(), true),
+        ("Create", "Drain", true, template(), false),
+        ("Adopt", "Drain", false, basic(), true),
+        ("Adopt", "Drain", true, template(), false),
+        ("Adopt", "Retain", false, template(), false),
+        // The profile stays, and is nobody's.
+        ("Create", "Retain", false, basic(), false),
+    ] {
+        let form = json!({ "spec": { "provider": { "management": management } } });
+        let mut cluster = Cluster::with(Some(template()));
+        cluster.pools = vec![acting(form.clone())];
+        cluster.settle();
+        cluster.pools = vec![PoolInCluster {
+            drained,
+            ..acting(merged(form, deleted(policy)))
+        }];
+        cluster.settle();
+        for (key, value) in data.as_object().unwrap() {
+            assert_eq!(
+                &cluster.data()[key],
+                value,
+                "{management} {policy} {drained} {key}"
+            );
+        }
+        assert_eq!(
+            cluster.record().is_some(),
+            record,
+            "{management} {policy} {drained}"
+        );
+        let after = cluster.profile.clone();
+        if record {
+            continue;
+        }
+        cluster.pools = Vec::new();
+        assert_eq!(cluster.pass(), [""; 0], "the pool is gone");
+        assert_eq!(cluster.profile, after);
+    }
+}
+
+#[test]
+fn a_created_profile_that_is_retained_outlives_the_pool() {
+    let mut cluster = Cluster::with(None);
+    cluster.pools = vec![acting(json!({}))];
+    cluster.settle();
+    cluster.pools = vec![acting(deleted("Retain"))];
+    cluster.settle();
+    cluster.pools = Vec::new();
+    assert_eq!(cluster.pass(), [""; 0]);
+    assert_eq!(cluster.data(), basic());
+    cluster.pools = vec![acting(json!({}))];
+    assert_eq!(cluster.pass(), [""; 0], "a pool of the same name takes it up");
+}
+
+#[test]
+fn one_of_two_equal_pools_may_go_and_nothing_changes() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![
+        acting(json!({})),
+        acting(json!({ "metadata": { "name": "second" } })),
+    ];
+    cluster.settle();
+    let before = cluster.profile.clone();
+    cluster.pools[0] = PoolInCluster {
+        drained: true,
+        ..acting(deleted("Drain"))
+    };
+    assert_eq!(cluster.pass(), [""; 0]);
+    assert_eq!(cluster.profile, before);
+    cluster.pools.clear();
+    cluster.settle();
+    assert_eq!(cluster.data(), template());
+}
+
+#[test]
+fn a_paused_pool_writes_nothing_and_gives_nothing_back() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![acting(json!({ "spec": { "network": { "vpcId": "vpc-2" } } }))];
+    cluster.settle();
+    let before = cluster.profile.clone();
+    for overlay in [
+        json!({ "spec": { "network": { "securityGroupId": "sg-9" } } }),
+        json!({ "spec": { "profile": { "sync": "Disabled" } } }),
+        merged(deleted("Drain"), json!({})),
+        merged(deleted("Retain"), json!({})),
+    ] {
+        let paused = merged(overlay.clone(), json!({ "spec": { "paused": true } }));
+        cluster.pools = vec![PoolInCluster {
+            drained: true,
+            ..acting(paused)
+        }];
+        assert_eq!(cluster.pass(), [""; 0], "{overlay}");
+        assert_eq!(cluster.profile, before);
+    }
+}
+
+#[test]
+fn a_paused_pool_does_not_keep_another_one_from_leaving() {
+    let mut cluster = Cluster::with(Some(template()));
+    let leaving =
+        json!({ "metadata": { "name": "leaving" }, "spec": { "profile": { "settings": { "k": "v" } } } });
+    let paused = acting(json!({ "spec": { "paused": true } }));
+    cluster.pools = vec![acting(json!({})), acting(leaving.clone())];
+    cluster.settle();
+    cluster.pools = vec![
+        paused,
+        PoolInCluster {
+            drained: true,
+            ..acting(merged(leaving, deleted("Drain")))
+        },
+    ];
+    assert_eq!(cluster.pass(), ["eci-profile k v -> (absent)"]);
+    assert_eq!(
+        cluster.data()["securityGroupId"],
+        "sg-1",
+        "the paused pool's values stay"
+    );
+}
+
+#[test]
+fn keys_that_somebody_else_wrote_since_are_theirs() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![acting(json!({}))];
+    cluster.settle();
+    let profile = cluster.profile.as_mut().unwrap();
+    profile["data"]["securityGroupId"] = json!("sg-theirs");
+    profile["metadata"]["managedFields"] = json!([{
+        "manager": "helm", "operation": "Update", "time": "2026-01-01T00:00:00Z",
+        "fieldsV1": { "f:data": { "f:securityGroupId": {} } },
+    }]);
+    cluster.pools = Vec::new();
+    cluster.settle();
+    assert_eq!(cluster.data()["securityGroupId"], "sg-theirs");
+    assert_eq!(cluster.data()["vSwitchIds"], "vsw-a, vsw-b");
+}
+
+#[test]
+fn the_finalizer_waits_until_all_is_given_back() {
+    let mut cluster = Cluster::with(Some(template()));
+    let overlay = json!({ "spec": { "profile": { "featureGates": { "G": "true" } } } });
+    cluster.pools = vec![acting(overlay.clone())];
+    cluster.settle();
+    cluster.pools = vec![PoolInCluster {
+        drained: true,
+        ..acting(merged(overlay, deleted("Drain")))
+    }];
+    assert!(!released(&seen_by(&cluster, 0)));
+    cluster.settle();
+    assert!(released(&seen_by(&cluster, 0)));
+
+    // What another pool still names does not hold it.
+    cluster.pools = vec![
+        acting(json!({})),
+        acting(json!({ "metadata": { "name": "second" } })),
+    ];
+    cluster.settle();
+    assert!(released(&seen_by(&cluster, 0)));
+
+    let mut seen = seen_by(&cluster, 0);
+    let mut broken = (**seen.profile.as_ref().unwrap()).clone();
+    broken
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .insert(ADOPTED_VALUES_ANNOTATION.to_owned(), "{".to_owned());
+    seen.profile = Some(Arc::new(broken));
+    assert!(!released(&seen));
+}
+
+#[test]
+fn adopted_pools_restore_at_once_when_retained() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![adopting(json!({}))];
+    cluster.settle();
+    cluster.pools = vec![PoolInCluster {
+        rolled: false,
+        ..adopting(deleted("Retain"))
+    }];
+    cluster.settle();
+    assert_eq!(cluster.data(), template());
+}
