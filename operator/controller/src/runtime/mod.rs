@@ -6,4 +6,5 @@ pub mod health;
 pub mod jitter;
 pub mod lease;
 pub mod metrics;
+pub mod queue;
 pub mod telemetry;

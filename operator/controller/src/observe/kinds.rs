@@ -1,0 +1,267 @@
+//! What is kept of each watched kind.
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use vnp_crds::VirtualNodePool;
+use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
+
+use super::mirror::Kind;
+use super::scope::Scope;
+use super::wire::{RawWorkload, SlimNode};
+
+/// Pools.
+#[derive(Debug)]
+pub struct Pools;
+
+impl Kind for Pools {
+    type Object = VirtualNodePool;
+    type View = VirtualNodePool;
+
+    fn wants(&self, _: &VirtualNodePool) -> bool {
+        true
+    }
+
+    fn view(&self, mut pool: VirtualNodePool, _: Option<&VirtualNodePool>) -> VirtualNodePool {
+        pool.metadata.managed_fields = None;
+        pool
+    }
+}
+
+/// Nodes with the name of a virtual node of a pool.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    /// What to keep.
+    pub scope: Scope,
+}
+
+/// A Node and the heartbeat in its status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeRow {
+    /// Without heartbeat.
+    pub view: NodeView,
+    /// `lastHeartbeatTime` of condition Ready.
+    pub status_beat: Option<Timestamp>,
+}
+
+impl Kind for Nodes {
+    type Object = SlimNode;
+    type View = NodeRow;
+
+    fn wants(&self, node: &SlimNode) -> bool {
+        self.scope.node(&node.view.name)
+    }
+
+    fn view(&self, node: SlimNode, _: Option<&NodeRow>) -> NodeRow {
+        NodeRow { view: node.view, status_beat: node.status_beat }
+    }
+}
+
+/// Heartbeats in kube-node-lease.
+#[derive(Debug, Default)]
+pub struct Leases {
+    /// What to keep.
+    pub scope: Scope,
+}
+
+impl Kind for Leases {
+    type Object = Lease;
+    type View = Option<Timestamp>;
+
+    fn wants(&self, lease: &Lease) -> bool {
+        lease.metadata.name.as_deref().is_some_and(|n| self.scope.node(n))
+    }
+
+    fn view(&self, lease: Lease, _: Option<&Self::View>) -> Self::View {
+        lease.spec?.renew_time.map(|t| t.0)
+    }
+}
+
+/// StatefulSets of a provider namespace.
+#[derive(Debug)]
+pub struct Workloads;
+
+impl Kind for Workloads {
+    type Object = RawWorkload;
+    type View = Workload;
+
+    fn wants(&self, _: &RawWorkload) -> bool {
+        true
+    }
+
+    fn view(&self, workload: RawWorkload, _: Option<&Workload>) -> Workload {
+        Workload::new(workload.raw)
+    }
+}
+
+/// PodDisruptionBudgets.
+#[derive(Debug)]
+pub struct Budgets;
+
+impl Kind for Budgets {
+    type Object = PodDisruptionBudget;
+    type View = Budget;
+
+    fn wants(&self, _: &PodDisruptionBudget) -> bool {
+        true
+    }
+
+    fn view(&self, budget: PodDisruptionBudget, before: Option<&Budget>) -> Budget {
+        let status = budget.status.unwrap_or_default();
+        let allowed = status.disruptions_allowed.unwrap_or(0);
+        let unchanged = before.filter(|b| b.allowed == allowed).map(|b| b.changed_at);
+        Budget {
+            key: ObjectKey {
+                namespace: budget.metadata.namespace.unwrap_or_default(),
+                name: budget.metadata.name.unwrap_or_default(),
+            },
+            selector: budget.spec.and_then(|s| s.selector),
+            allowed,
+            current: status.observed_generation >= budget.metadata.generation,
+            changed_at: unchanged.unwrap_or_else(Timestamp::now),
+        }
+    }
+}
+
+/// A profile ConfigMap. Its managedFields stay: they tell when it changed last.
+#[derive(Debug)]
+pub struct Profiles;
+
+impl Kind for Profiles {
+    type Object = ConfigMap;
+    type View = ConfigMap;
+
+    fn wants(&self, _: &ConfigMap) -> bool {
+        true
+    }
+
+    fn view(&self, map: ConfigMap, _: Option<&ConfigMap>) -> ConfigMap {
+        map
+    }
+}
+
+/// Copies of workloads and templates in Secrets of our own namespace.
+#[derive(Debug)]
+pub struct Copies;
+
+/// Prefix of the Secret with a workload as it was before it was deleted by somebody; the pool's UID follows.
+pub const RESTORE_PREFIX: &str = "vnp-restore-";
+/// Prefix of the Secret with the template that a roll replaces; the pool's UID follows.
+pub const TEMPLATE_PREFIX: &str = "vnp-template-";
+
+impl Kind for Copies {
+    type Object = Secret;
+    type View = SavedCopy;
+
+    fn wants(&self, secret: &Secret) -> bool {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        name.starts_with(RESTORE_PREFIX) || name.starts_with(TEMPLATE_PREFIX)
+    }
+
+    fn view(&self, secret: Secret, _: Option<&SavedCopy>) -> SavedCopy {
+        let name = secret.metadata.name.unwrap_or_default();
+        let data = secret.data.unwrap_or_default();
+        let content = data.values().next().map(|bytes| serde_json::from_slice(&bytes.0));
+        let content = match content {
+            Some(Ok(content)) => content,
+            unreadable => {
+                // It stays in sight as what it is: present, and of no use.
+                let error = unreadable.and_then(Result::err).map(|e| e.to_string());
+                tracing::error!(secret = name, error, "a saved copy can't be read; delete the Secret if it is damaged");
+                serde_json::Value::Null
+            }
+        };
+        SavedCopy { name, uid: secret.metadata.uid.unwrap_or_default(), content }
+    }
+}
+
+/// Warning events about ConfigMaps: the provider reports a profile that it does not take as such an event.
+#[derive(Debug)]
+pub struct Warnings;
+
+/// A warning event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The ConfigMap that it is about.
+    pub about: String,
+    /// When it was given last.
+    pub at: Timestamp,
+    /// The text.
+    pub note: String,
+}
+
+impl Kind for Warnings {
+    type Object = Event;
+    type View = Warning;
+
+    fn wants(&self, event: &Event) -> bool {
+        let about = event.involved_object.name.as_deref();
+        event.type_.as_deref() == Some("Warning") && about.is_some_and(|n| super::PROFILES.contains(&n))
+    }
+
+    fn view(&self, event: Event, _: Option<&Warning>) -> Warning {
+        // A repeated event carries its newest time in `series` or `lastTimestamp`, by the API it was written with.
+        let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
+        let times = [series, event.last_timestamp.map(|t| t.0), event.event_time.map(|t| t.0)];
+        let created = event.metadata.creation_timestamp.map(|t| t.0);
+        Warning {
+            about: event.involved_object.name.unwrap_or_default(),
+            at: times.into_iter().flatten().max().or(created).unwrap_or(Timestamp::MIN),
+            note: event.message.or(event.reason).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::serde_json::{self, json};
+
+    use super::*;
+
+    fn budget(allowed: i32, observed: i64) -> PodDisruptionBudget {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "b", "uid": "u", "generation": 2},
+            "spec": {"selector": {"matchLabels": {"app": "a"}}},
+            "status": {"disruptionsAllowed": allowed, "observedGeneration": observed,
+                       "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_budget_remembers_when_its_allowance_changed() {
+        let first = Budgets.view(budget(0, 1), None);
+        assert!(!first.current);
+        let then = Budget { changed_at: Timestamp::UNIX_EPOCH, ..first };
+        let same = Budgets.view(budget(0, 2), Some(&then));
+        assert_eq!((same.changed_at, same.current), (Timestamp::UNIX_EPOCH, true));
+        assert!(Budgets.view(budget(1, 2), Some(&then)).changed_at > Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn only_copies_of_ours_are_kept_and_decoded() {
+        let secret = |name: &str, value: &str| -> Secret {
+            let data = k8s_openapi::ByteString(value.as_bytes().to_vec());
+            serde_json::from_value(json!({"metadata": {"name": name, "uid": "u"}, "data": {"content": data}})).unwrap()
+        };
+        assert!(!Copies.wants(&secret("webhook-tls", "{}")));
+        assert!(Copies.wants(&secret("vnp-restore-1", "{}")));
+        assert_eq!(Copies.view(secret("vnp-template-1", r#"{"a":1}"#), None).content, json!({"a": 1}));
+        assert_eq!(Copies.view(secret("vnp-template-1", "oops"), None).content, json!(null));
+    }
+
+    #[test]
+    fn a_repeated_warning_has_its_newest_time() {
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {"name": "e", "namespace": "kube-system", "creationTimestamp": "2026-11-01T00:00:00Z"},
+            "involvedObject": {"kind": "ConfigMap", "name": "eci-profile"}, "type": "Warning", "message": "no",
+            "lastTimestamp": "2026-11-01T00:05:00Z", "eventTime": null,
+        }))
+        .unwrap();
+        assert!(Warnings.wants(&event));
+        let warning = Warnings.view(event, None);
+        assert_eq!(warning.at, "2026-11-01T00:05:00Z".parse().unwrap());
+        assert_eq!(warning.note, "no");
+    }
+}

@@ -1,0 +1,194 @@
+//! Live reads: what a decision that destroys is made on. The only place where a list may be called complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::time::timeout;
+use vnp_crds::VirtualNodePool;
+use vnp_plan::observed::{Observed, Ordinal, Workload};
+use vnp_plan::proof::{IncompleteList, ListAnswer, LiveFacts, QuorumList};
+
+use super::cluster::Cluster;
+use super::heartbeat::Sign;
+use super::scope;
+use super::wire::{RawWorkload, SlimNode, SlimPod};
+
+/// Longest time for the reads of one ordinal.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The reads did not succeed, so nothing is known. They are made again by the next pass.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// An answer was an error.
+    #[error("the API server could not be asked about {what}")]
+    Api {
+        /// What was asked.
+        what: String,
+        /// Cause.
+        #[source]
+        source: kube::Error,
+    },
+    /// The list is not the whole truth.
+    #[error("the list of pods of {node} can't be used")]
+    Incomplete {
+        /// The node.
+        node: String,
+        /// Cause.
+        #[source]
+        source: IncompleteList,
+    },
+    /// What answered is not a list of pods.
+    #[error("the list of pods of {node} came back as {kind}; something between here and the API server answers for it")]
+    NotPods {
+        /// The node.
+        node: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// No pool of that UID any more.
+    #[error("the pool is gone")]
+    PoolGone,
+    /// The pool names no workload.
+    #[error("the pool names no workload")]
+    NoWorkload,
+    /// Too slow.
+    #[error("the API server did not answer within {} s", LIMIT.as_secs())]
+    TimedOut,
+}
+
+fn api(what: &str) -> impl FnOnce(kube::Error) -> LiveError + '_ {
+    move |source| LiveError::Api { what: what.to_owned(), source }
+}
+
+/// Reads everything about one ordinal: the list of its pods first, the rest after it, so that the rest is at least as new.
+///
+/// # Errors
+/// [`LiveError`] when any of it could not be read; an object that is not there is no error.
+pub async fn read(cluster: &Cluster, client: &Client, seen: &Observed, ordinal: Ordinal) -> Result<LiveFacts, LiveError> {
+    timeout(LIMIT, read_all(cluster, client, seen, ordinal)).await.map_err(|_| LiveError::TimedOut)?
+}
+
+async fn read_all(
+    cluster: &Cluster,
+    client: &Client,
+    seen: &Observed,
+    ordinal: Ordinal,
+) -> Result<LiveFacts, LiveError> {
+    let provider = scope::provider(&seen.pool).ok_or(LiveError::NoWorkload)?;
+    let name = seen.node_name(ordinal);
+    let list = list(client, &name).await?;
+
+    let pools: Api<VirtualNodePool> = Api::all(client.clone());
+    let workloads: Api<RawWorkload> = Api::namespaced(client.clone(), &provider.namespace);
+    let nodes: Api<SlimNode> = Api::all(client.clone());
+    let pods: Api<SlimPod> = Api::namespaced(client.clone(), &provider.namespace);
+    let (pool, workload, node, pod) = futures::join!(
+        pools.get_opt(seen.pool_name()),
+        workloads.get_opt(&provider.name),
+        nodes.get_opt(&name),
+        pods.get_opt(&name),
+    );
+    let pool = pool.map_err(api("the pool"))?.ok_or(LiveError::PoolGone)?;
+    if pool.metadata.uid.as_deref() != Some(seen.pool_uid()) {
+        return Err(LiveError::PoolGone);
+    }
+    let workload = workload.map_err(api("the workload"))?;
+    let node = node.map_err(api("the Node"))?;
+    let pod = pod.map_err(api("the provider pod"))?;
+    let node = node.map(|node| {
+        if let Some(stamp) = node.status_beat {
+            cluster.heartbeats.note(&name, Sign::Status, stamp, Timestamp::now());
+        }
+        Arc::new(cluster.with_heartbeat(&node.view))
+    });
+    Ok(LiveFacts {
+        list,
+        pool: Arc::new(pool),
+        workload: workload.map(|w| Arc::new(Workload::new(w.raw))),
+        node,
+        provider_pod: pod.map(|pod| Arc::new(pod.provider())),
+    })
+}
+
+/// Lists the pods of a node from the store: no resourceVersion, so no cache may answer, and no limit, so it is one page.
+async fn list(client: &Client, node: &str) -> Result<QuorumList, LiveError> {
+    let pods: Api<SlimPod> = Api::all(client.clone());
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    // What counts is the time before the question: everything after it may be in the answer or not.
+    let asked_at = Timestamp::now();
+    let answer = pods.list(&params).await.map_err(api("the pods of the node"))?;
+    if answer.types.kind != "PodList" {
+        return Err(LiveError::NotPods { node: node.to_owned(), kind: answer.types.kind });
+    }
+    let answer = ListAnswer {
+        resource_version: answer.metadata.resource_version,
+        continue_token: answer.metadata.continue_,
+        pods: answer.items.into_iter().map(|pod| pod.bound).collect(),
+    };
+    complete(asked_at, answer).map_err(|source| LiveError::Incomplete { node: node.to_owned(), source })
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place that the lint reserves it for")]
+fn complete(asked_at: Timestamp, answer: ListAnswer) -> Result<QuorumList, IncompleteList> {
+    QuorumList::complete(asked_at, answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A client that answers every request with this, and the URIs asked for.
+    fn client(answer: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = asked.clone();
+        let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+            log.lock().unwrap().push(request.uri().to_string());
+            let body = answer.to_string().into_bytes();
+            async move { Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::from(body))) }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    fn pod_list(metadata: Value) -> Value {
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": [
+            {"metadata": {"name": "p", "namespace": "shop", "uid": "u"}, "spec": {"nodeName": "v-1"}}]})
+    }
+
+    #[tokio::test]
+    async fn the_list_is_asked_of_the_store_in_one_page() {
+        let (client, asked) = client(pod_list(json!({"resourceVersion": "5"})));
+        let list = list(&client, "v-1").await.unwrap();
+        assert_eq!(list.holding().count(), 1);
+        let asked = asked.lock().unwrap();
+        assert!(asked[0].contains("fieldSelector=spec.nodeName%3Dv-1"), "{asked:?}");
+        assert!(!asked[0].contains("resourceVersion") && !asked[0].contains("limit"), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn half_a_list_is_none() {
+        for metadata in [json!({"resourceVersion": "5", "continue": "x"}), json!({})] {
+            let (client, _) = client(pod_list(metadata));
+            assert!(matches!(list(&client, "v-1").await, Err(LiveError::Incomplete { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_of_pods_shows_no_emptiness() {
+        for answer in [
+            json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": []}),
+            json!({"metadata": {"resourceVersion": "5"}, "items": []}),
+            json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}}),
+        ] {
+            let (client, _) = client(answer.clone());
+            assert!(list(&client, "v-1").await.is_err(), "{answer}");
+        }
+    }
+}

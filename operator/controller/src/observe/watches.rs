@@ -1,0 +1,182 @@
+//! The watches that keep the mirrors up to date: one for each kind, whatever the number of pools.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, join_all, pending};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use vnp_crds::{PROFILE_CONFIG_MAP, VirtualNodePool};
+use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
+
+use super::cluster::{Cluster, Scoped};
+use super::mirror::{Mirror, Shelf, Told, watch};
+use super::scope::Scope;
+use super::wire::{RawWorkload, SlimNode, SlimPod};
+use crate::runtime::health::Readiness;
+use crate::runtime::metrics::Metrics;
+
+const NODE_LEASES: &str = "kube-node-lease";
+
+/// What every watch needs.
+#[derive(Clone)]
+pub struct Watches {
+    /// The ordinary client.
+    pub client: Client,
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Is told when a mirror is complete.
+    pub readiness: Readiness,
+    /// Counts failures.
+    pub metrics: Metrics,
+}
+
+impl Watches {
+    /// Runs all watches; never ends by itself. What has to be complete is entered into the readiness before this returns.
+    pub fn run(self, cluster: Arc<Cluster>) -> impl Future<Output = ()> + Send {
+        let system = vnp_crds::KUBE_SYSTEM;
+        let client = || self.client.clone();
+        let named = |name: &str| format!("metadata.name={name}");
+        let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
+
+        let pools: Api<VirtualNodePool> = Api::all(client());
+        all.push(self.plain("pools", &cluster, |c| &c.pools, watch(pools, None), |c, t| c.pool_told(t)));
+        let budgets: Api<PodDisruptionBudget> = Api::all(client());
+        all.push(self.plain("budgets", &cluster, |c| &c.budgets, watch(budgets, None), |c, t| c.budget_told(t)));
+        let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
+        all.push(self.plain("saved copies", &cluster, |c| &c.copies, watch(secrets, None), |c, t| c.rare_told(t)));
+        let maps: Api<ConfigMap> = Api::namespaced(client(), system);
+        let fields = named(PROFILE_CONFIG_MAP);
+        let profile = watch(maps.clone(), Some(&fields));
+        all.push(self.plain(PROFILE_CONFIG_MAP, &cluster, |c| &c.profile, profile, |c, t| c.profile_told(t)));
+        let fields = named(ACS_PROFILE_CONFIG_MAP);
+        let profile = watch(maps, Some(&fields));
+        all.push(self.plain(ACS_PROFILE_CONFIG_MAP, &cluster, |c| &c.acs_profile, profile, |c, t| c.profile_told(t)));
+        let events: Api<Event> = Api::namespaced(client(), system);
+        let events = watch(events, Some("involvedObject.kind=ConfigMap,type=Warning"));
+        all.push(self.plain("warnings", &cluster, |c| &c.warnings, events, |c, t| c.rare_told(t)));
+
+        for (namespace, mirror) in &cluster.workloads {
+            let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
+            let (mirror, told) = (mirror.clone(), cluster.clone());
+            let what = format!("StatefulSets of {namespace}");
+            all.push(self.follow(what, mirror, watch(api, None), move |t| told.workload_told(t)));
+        }
+
+        let nodes: Api<SlimNode> = Api::all(client());
+        let (mirror, told) = (cluster.nodes.clone(), cluster.clone());
+        let tell = move |t| told.node_told(t);
+        all.push(self.scoped(Scoped::Nodes, &cluster, mirror, nodes, |s, scope| s.kind.scope = scope, tell));
+        let leases: Api<Lease> = Api::namespaced(client(), NODE_LEASES);
+        let (mirror, told) = (cluster.leases.clone(), cluster.clone());
+        let tell = move |t| told.lease_told(t);
+        all.push(self.scoped(Scoped::Leases, &cluster, mirror, leases, |s, scope| s.kind.scope = scope, tell));
+        let pods: Api<SlimPod> = Api::all(client());
+        let (mirror, told) = (cluster.pods.clone(), cluster.clone());
+        let tell = move |t| told.pod_told(t);
+        all.push(self.scoped(Scoped::Pods, &cluster, mirror, pods, |s, scope| s.scope = scope, tell));
+
+        join_all(all).map(drop)
+    }
+
+    fn plain<S: Shelf>(
+        &self,
+        what: &str,
+        cluster: &Arc<Cluster>,
+        mirror: fn(&Cluster) -> &Arc<Mirror<S>>,
+        events: impl Events<S>,
+        tell: fn(&Cluster, Told<S::Change>),
+    ) -> BoxFuture<'static, ()> {
+        let told = cluster.clone();
+        self.follow(what.to_owned(), mirror(cluster).clone(), events, move |t| tell(&told, t))
+    }
+
+    fn follow<S: Shelf>(
+        &self,
+        what: String,
+        mirror: Arc<Mirror<S>>,
+        events: impl Events<S>,
+        mut tell: impl FnMut(Told<S::Change>) + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        let (metrics, readiness) = (self.metrics.clone(), self.readiness.clone());
+        let what = format!("the cache of {what}");
+        readiness.set(&what, false);
+        let follow = async move {
+            let tell = |told| {
+                let complete = matches!(told, Told::Complete);
+                tell(told);
+                if complete {
+                    readiness.set(&what, true);
+                }
+            };
+            mirror.follow(events, &metrics, tell).await;
+        };
+        follow.boxed()
+    }
+
+    /// Keeps only what concerns the pools, and lists anew when other names concern them: what was dropped while it did
+    /// not concern anybody can't be had otherwise.
+    fn scoped<S: Shelf>(
+        &self,
+        which: Scoped,
+        cluster: &Arc<Cluster>,
+        mirror: Arc<Mirror<S>>,
+        api: Api<S::Object>,
+        set: fn(&mut S, Scope),
+        mut tell: impl FnMut(Told<S::Change>) + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        let (metrics, readiness, cluster) = (self.metrics.clone(), self.readiness.clone(), cluster.clone());
+        let what = format!("the cache of {which:?}");
+        readiness.set(&what, false);
+        let mut scopes = cluster.scope();
+        let follow = async move {
+            loop {
+                let scope = next_scope(&mut scopes).await;
+                mirror.write(|shelf| set(shelf, scope.clone()));
+                let follow = async {
+                    if scope.is_empty() {
+                        // Without a pool there is nothing to watch.
+                        readiness.set(&what, true);
+                        return pending().await;
+                    }
+                    let tell = |told| {
+                        let complete = matches!(told, Told::Complete);
+                        tell(told);
+                        if complete {
+                            readiness.set(&what, true);
+                            cluster.cover(which, scope.clone());
+                        }
+                    };
+                    mirror.follow(watch(api.clone(), None), &metrics, tell).await;
+                };
+                tokio::select! {
+                    () = follow => {}
+                    _ = scopes.changed() => {}
+                }
+            }
+        };
+        follow.boxed()
+    }
+}
+
+/// The scope in force, as soon as the pools are known.
+async fn next_scope(scopes: &mut watch::Receiver<Option<Scope>>) -> Scope {
+    let known = scopes.wait_for(Option::is_some).await.ok().and_then(|scope| scope.clone());
+    match known {
+        Some(scope) => scope,
+        None => pending().await,
+    }
+}
+
+/// Events of a watch.
+trait Events<S: Shelf>:
+    futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>> + Send + 'static
+{
+}
+
+impl<S: Shelf, T> Events<S> for T where
+    T: futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>> + Send + 'static
+{
+}
