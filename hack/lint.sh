@@ -28,7 +28,14 @@ same_toolchain() {
   grep -q "^FROM rust:$channel-" Dockerfile || { echo "Dockerfile does not build with Rust $channel of rust-toolchain.toml"; return 1; }
 }
 
-mapfile -t scripts < <(git ls-files --cached --others --exclude-standard | xargs grep -lE '^#!.*\b(ba)?sh$')
+# What people copy from the README is the sample that a test applies.
+same_sample() {
+  diff <(awk '/^```yaml$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md) \
+    <(sed -n '/^apiVersion:/,$p' config/samples/minimal.yaml) ||
+    { echo "README.md (<) shows another pool than config/samples/minimal.yaml (>)"; return 1; }
+}
+
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard | xargs grep -slE '^#!.*\b(ba)?sh$')
 
 check fmt cargo fmt --all --check
 check clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
@@ -36,6 +43,7 @@ with cargo-deny --log-level error --locked check bans licenses sources
 with shellcheck "${scripts[@]}"
 with hadolint Dockerfile
 check toolchain same_toolchain
+check sample same_sample
 with actionlint .github/workflows/ci.yml
 check "trials of build.sh" e2e/control-plane/build_test.sh
 if command -v "${KUBECTL:-kubectl}" > /dev/null; then
