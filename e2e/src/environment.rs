@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::cloud::Cloud;
 use crate::control_plane::{ControlPlane, ControlPlaneOptions, Identity};
+use crate::node_agent::{ProviderKind, ProviderProcess};
 use crate::simulation::{SIMULATION_USER, Simulation};
 
 const OPERATOR_NAMESPACE: &str = "virtualnodepool-system";
@@ -21,6 +22,18 @@ pub struct EnvironmentOptions {
     pub control_plane: ControlPlaneOptions,
     /// Ordinary nodes; provider pods need one.
     pub hosts: usize,
+    /// What the provider pods contain.
+    pub providers: Providers,
+}
+
+/// What provider pods contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Providers {
+    /// The simulated provider, with ledger and knobs.
+    Simulated,
+    /// The real virtual-kubelet with its mock provider. It has no instances: the ledger stays empty, and of the knobs
+    /// only `restart_delay` acts.
+    VirtualKubelet,
 }
 
 impl Default for EnvironmentOptions {
@@ -28,6 +41,7 @@ impl Default for EnvironmentOptions {
         Self {
             control_plane: ControlPlaneOptions::default(),
             hosts: 1,
+            providers: Providers::Simulated,
         }
     }
 }
@@ -62,26 +76,30 @@ impl Environment {
             let client = control_plane
                 .client_as(&Identity::privileged(SIMULATION_USER))
                 .await?;
-            let simulation = Simulation::start(&client, &simulated, options.hosts);
+            let providers = match options.providers {
+                Providers::Simulated => ProviderKind::Simulated,
+                Providers::VirtualKubelet => {
+                    ProviderKind::Process(ProviderProcess::prepare(&control_plane).await?)
+                }
+            };
+            let simulation = Simulation::start(&client, &simulated, options.hosts, &providers);
             anyhow::Ok((control_plane, simulation))
         };
         let started = runtime.spawn(start).await;
         let runtime = Some(runtime);
-        match started {
-            Ok(Ok((control_plane, simulation))) => Ok(Self {
+        match started.map_err(anyhow::Error::from).flatten() {
+            Ok((control_plane, simulation)) => Ok(Self {
                 _simulation: simulation,
                 runtime,
                 control_plane,
                 cloud,
                 operator_kubeconfig: OnceCell::new(),
             }),
-            Ok(Err(error)) => {
-                runtime.map(Runtime::shutdown_background);
-                Err(error)
-            }
             Err(error) => {
-                runtime.map(Runtime::shutdown_background);
-                Err(error.into())
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_background();
+                }
+                Err(error)
             }
         }
     }
@@ -125,7 +143,7 @@ impl Environment {
     pub async fn install_operator(&self) -> Result<&Path> {
         let install = || async {
             for what in [
-                ["--filename", "crd"],
+                ["--kustomize", "crd"],
                 ["--kustomize", "rbac"],
                 ["--kustomize", "provider"],
             ] {

@@ -16,4 +16,4 @@ pub mod scenario;
 pub mod simulation;
 pub mod virtual_kubelet;
 
-pub use environment::{Environment, EnvironmentOptions};
+pub use environment::{Environment, EnvironmentOptions, Providers};

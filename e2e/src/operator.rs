@@ -68,7 +68,7 @@ impl Operator {
             .env("KUBECONFIG", kubeconfig)
             .envs(options.env.iter().map(|(name, value)| (name, value)));
         let name = format!("operator-{}", STARTED.fetch_add(1, Ordering::Relaxed));
-        let component = environment.control_plane().spawn_component(&name, command)?;
+        let component = environment.control_plane().launcher().spawn(&name, command)?;
         Ok(Self {
             component,
             health,
@@ -147,18 +147,8 @@ impl Operator {
     /// # Errors
     /// When it has not within 30 s.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        let deadline = Instant::now() + ENDS_WITHIN;
-        loop {
-            if let Some(status) = self.component.exit_status()? {
-                return Ok(status);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the operator did not end:\n{}",
-                self.log_tail(20)
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let ended = self.component.ended(ENDS_WITHIN).await;
+        ended.with_context(|| self.log_tail(20))
     }
 
     /// Process id.

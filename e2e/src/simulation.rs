@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::cloud::Cloud;
 use crate::kubelet::Feed;
-use crate::node_agent::NodeAgent;
+use crate::node_agent::{NodeAgent, ProviderKind};
 
 /// User name under which the simulation writes; the audit log keeps none of its heartbeats.
 pub const SIMULATION_USER: &str = "simulated-cloud";
@@ -21,7 +21,7 @@ pub(crate) struct Simulation {
 
 impl Simulation {
     /// Starts `hosts` ordinary nodes, on the runtime that it is called from.
-    pub(crate) fn start(client: &Client, cloud: &Cloud, hosts: usize) -> Self {
+    pub(crate) fn start(client: &Client, cloud: &Cloud, hosts: usize, providers: &ProviderKind) -> Self {
         let pods = Feed::new(|pod: &Pod| pod.spec.as_ref()?.node_name.as_deref());
         let nodes = Feed::new(|node: &Node| node.metadata.name.as_deref());
         let mut tasks = JoinSet::new();
@@ -31,7 +31,15 @@ impl Simulation {
         tasks.spawn(async move { feed.run(api).await });
         for host in 0..hosts {
             let name = format!("host-{host}");
-            let agent = NodeAgent::new(client.clone(), cloud.clone(), pods.clone(), nodes.clone(), &name);
+            let (client, cloud) = (client.clone(), cloud.clone());
+            let agent = NodeAgent::new(
+                &name,
+                client,
+                cloud,
+                providers.clone(),
+                pods.clone(),
+                nodes.clone(),
+            );
             tasks.spawn(async move { agent.run().await });
         }
         Self { _tasks: tasks }

@@ -66,7 +66,6 @@ impl VirtualKubelet {
         let Shared {
             node, cloud, keeper, ..
         } = &*self.shared;
-        let _running = cloud.provider_runs(node);
         let knobs = cloud.knobs_of(node);
         keeper.register(knobs.heartbeat).await;
         let keep = keeper.keep(nodes, || {
@@ -91,7 +90,7 @@ impl VirtualKubelet {
         } = &*self.shared;
         let bound = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let pods: Api<Pod> = Api::all(client.clone());
-        let Some(list) = insist("list the pods of", &node, || pods.list(&bound)).await else {
+        let Some(list) = insist("list the pods of", node, || pods.list(&bound)).await else {
             return;
         };
         let uids: HashSet<String> = list.items.iter().filter_map(ResourceExt::uid).collect();
@@ -200,10 +199,37 @@ impl VirtualKubelet {
             }
             DeletionOrder::InstanceFirst => {
                 delete_instances().await;
-                tokio::time::sleep(knobs.deletion_lag).await;
+                if !knobs.deletion_lag.is_zero() {
+                    self.report_ended(&latest).await;
+                    tokio::time::sleep(knobs.deletion_lag).await;
+                }
                 delete_object().await;
             }
         }
+    }
+
+    /// What is left of a pod whose instance is gone says so.
+    async fn report_ended(&self, pod: &Pod) {
+        let Shared {
+            client,
+            address,
+            workers,
+            ..
+        } = &*self.shared;
+        let _worker = workers.acquire().await.ok();
+        let pod_address = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.pod_ip.as_deref())
+            .unwrap_or_default();
+        report_pod(
+            client,
+            pod,
+            &PodReport::Succeeded { address: pod_address },
+            address,
+            &BTreeMap::new(),
+        )
+        .await;
     }
 }
 

@@ -12,6 +12,7 @@ mod run_folder;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +21,7 @@ use kube::{Api, Client};
 
 pub use binaries::{Binaries, virtual_kubelet_binary};
 pub use identity::Identity;
-pub use process::{Component, ProcessGroup, log_tail};
+pub use process::{Component, Launcher, ProcessGroup, log_tail};
 
 use pki::Pki;
 use run_folder::RunFolder;
@@ -45,7 +46,7 @@ pub struct ControlPlaneOptions {
 #[derive(Debug)]
 pub struct ControlPlane {
     // Before the components: the group ends them first, in one go, and then they are reaped.
-    group: ProcessGroup,
+    group: Arc<ProcessGroup>,
     components: Vec<Component>,
     binaries: Binaries,
     folder: RunFolder,
@@ -87,7 +88,7 @@ impl ControlPlane {
         let admin = folder.path().join("admin.kubeconfig");
         pki.write_kubeconfig(&admin, &server, &Identity::admin())?;
 
-        let group = ProcessGroup::start(&folder.scratch())?;
+        let group = Arc::new(ProcessGroup::start(&folder.scratch())?);
         let mut control_plane = Self {
             group,
             components: Vec::new(),
@@ -208,13 +209,16 @@ impl ControlPlane {
         self.folder.path()
     }
 
-    /// Starts one more process that ends when this control plane ends; its output goes to `<name>.log`.
-    ///
-    /// # Errors
-    /// When the log or the process can't be started.
-    pub fn spawn_component(&self, name: &str, command: Command) -> Result<Component> {
-        self.group
-            .spawn(name, command, &self.folder.path().join(format!("{name}.log")))
+    /// Starts further processes that end when this control plane ends; their output goes to its folder.
+    #[must_use]
+    pub fn launcher(&self) -> Launcher {
+        Launcher::new(&self.group, self.folder.path())
+    }
+
+    /// Certificate and key of the API server, good for any other server on 127.0.0.1.
+    #[must_use]
+    pub fn serving_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.pki.path("apiserver.crt"), self.pki.path("apiserver.key"))
     }
 
     fn audit_log_path(&self) -> PathBuf {
@@ -222,7 +226,7 @@ impl ControlPlane {
     }
 
     fn spawn(&mut self, name: &str, command: Command) -> Result<()> {
-        let component = self.spawn_component(name, command)?;
+        let component = self.launcher().spawn(name, command)?;
         self.components.push(component);
         Ok(())
     }

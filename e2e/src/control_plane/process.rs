@@ -4,8 +4,10 @@ use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Reads until the other end of its standard input is closed, which the kernel does however we end, SIGKILL
@@ -88,6 +90,31 @@ impl Drop for ProcessGroup {
     }
 }
 
+/// Starts processes in a group without keeping the group alive.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    group: Weak<ProcessGroup>,
+    logs: PathBuf,
+}
+
+impl Launcher {
+    pub(super) fn new(group: &Arc<ProcessGroup>, logs: &Path) -> Self {
+        Self {
+            group: Arc::downgrade(group),
+            logs: logs.to_owned(),
+        }
+    }
+
+    /// Starts `command`, with its output in `<name>.log`.
+    ///
+    /// # Errors
+    /// When the log or the process can't be started, or the group has ended.
+    pub fn spawn(&self, name: &str, command: Command) -> Result<Component> {
+        let group = self.group.upgrade().context("the control plane has ended")?;
+        group.spawn(name, command, &self.logs.join(format!("{name}.log")))
+    }
+}
+
 /// One process of a [`ProcessGroup`]. Dropping it kills it.
 #[derive(Debug)]
 pub struct Component {
@@ -136,6 +163,25 @@ impl Component {
         )
     }
 
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it has not ended after `within`.
+    pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.exit_status()? {
+                return Ok(status);
+            }
+            ensure!(
+                asked.elapsed() < within,
+                "{} did not end within {within:?}",
+                self.name
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Sends a signal; nothing happens when the process has ended.
     ///
     /// # Errors
@@ -174,7 +220,6 @@ pub fn log_tail(log: &Path, lines: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
-    use std::time::{Duration, Instant};
 
     use super::*;
 

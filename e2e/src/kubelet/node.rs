@@ -170,7 +170,7 @@ impl NodeKeeper {
     async fn write_status(&self, status: &NodeStatus) {
         let patch = Patch::Strategic(json!({"status": status}));
         let name = &self.profile.name;
-        insist("write the status of node", &name, || {
+        insist("write the status of node", name, || {
             let patch = &patch;
             async move {
                 self.nodes
@@ -184,7 +184,7 @@ impl NodeKeeper {
     async fn renew_lease(&self) {
         let name = &self.profile.name;
         let renew = Patch::Merge(json!({"spec": {"renewTime": MicroTime(Timestamp::now())}}));
-        let renewed = insist("renew the lease of node", &name, || {
+        let renewed = insist("renew the lease of node", name, || {
             let renew = &renew;
             async move { self.leases.patch(name, &PatchParams::default(), renew).await }
         })
@@ -198,7 +198,7 @@ impl NodeKeeper {
         let name = &self.profile.name;
         // Owned by the Node: the garbage collector removes the Lease of a node that is gone.
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let Some(node) = insist("read node", &name, || nodes.get(name)).await else {
+        let Some(node) = insist("read node", name, || nodes.get(name)).await else {
             return;
         };
         let owner = OwnerReference {
@@ -221,7 +221,7 @@ impl NodeKeeper {
                 ..LeaseSpec::default()
             }),
         };
-        insist("create the lease of node", &name, || {
+        insist("create the lease of node", name, || {
             let lease = &lease;
             async move { self.leases.create(&PostParams::default(), lease).await }
         })

@@ -3,6 +3,8 @@
 //! It runs every pod bound to it. A pod whose container has the variable `ECI_REGION` is a provider: while it runs,
 //! so does the virtual kubelet of the node that has the pod's name.
 
+mod provider_process;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,17 @@ const LONGEST_TERMINATION: Duration = Duration::from_secs(1);
 /// The open-source provider exits 63 ms after SIGTERM.
 const PROVIDER_TERMINATION: Duration = Duration::from_millis(63);
 
+pub(crate) use provider_process::ProviderProcess;
+
+/// What a provider pod contains.
+#[derive(Clone, Debug)]
+pub(crate) enum ProviderKind {
+    /// The virtual kubelet of this crate.
+    Simulated,
+    /// The real one.
+    Process(ProviderProcess),
+}
+
 /// The kubelet of one ordinary node.
 #[derive(Clone)]
 pub(crate) struct NodeAgent {
@@ -40,20 +53,30 @@ struct Shared {
     cloud: Cloud,
     pods: Feed<Pod>,
     nodes: Feed<Node>,
+    providers: ProviderKind,
 }
 
 impl NodeAgent {
-    pub(crate) fn new(client: Client, cloud: Cloud, pods: Feed<Pod>, nodes: Feed<Node>, node: &str) -> Self {
+    pub(crate) fn new(
+        node: &str,
+        client: Client,
+        cloud: Cloud,
+        providers: ProviderKind,
+        pods: Feed<Pod>,
+        nodes: Feed<Node>,
+    ) -> Self {
         let address = cloud.next_address();
+        let shared = Shared {
+            node: node.to_owned(),
+            address,
+            client,
+            cloud,
+            pods,
+            nodes,
+            providers,
+        };
         Self {
-            shared: Arc::new(Shared {
-                node: node.to_owned(),
-                address,
-                client,
-                cloud,
-                pods,
-                nodes,
-            }),
+            shared: Arc::new(shared),
         }
     }
 
@@ -77,92 +100,89 @@ impl NodeAgent {
         futures::future::join(keep, run).await;
     }
 
-    async fn run_pod(&self, mut pod: TrackedPod) {
-        let latest = pod.latest();
+    async fn run_pod(&self, pod: TrackedPod) {
+        let mut deletion = pod.clone();
+        // When somebody wants the pod gone, everything in it is dropped here and now.
         tokio::select! {
-            () = tokio::time::sleep(START_DELAY) => {}
-            () = pod.deletion_requested() => {}
+            biased;
+            () = deletion.deletion_requested() => {}
+            () = self.run_containers(&pod) => {}
         }
-        let provider = provider_region(&latest);
-        if latest.metadata.deletion_timestamp.is_none() && !pod.is_gone() {
-            if has_broken_image(&latest) {
-                self.report(&pod, &PodReport::ImagePullBackOff).await;
-                pod.deletion_requested().await;
-            } else if let Some(region) = &provider {
-                self.run_provider(&mut pod, region).await;
-            } else {
-                let address = self.shared.cloud.next_address();
-                self.report(
-                    &pod,
-                    &PodReport::Running {
-                        address: &address,
-                        restarts: 0,
-                    },
-                )
-                .await;
-                pod.deletion_requested().await;
-            }
+        if pod.is_gone() {
+            return;
         }
-        if !pod.is_gone() {
-            let latest = pod.latest();
-            let longest = if provider.is_some() {
-                PROVIDER_TERMINATION
-            } else {
-                LONGEST_TERMINATION
-            };
-            tokio::time::sleep(grace(&latest).min(longest)).await;
-            delete_now(&self.shared.client, &latest).await;
-        }
+        let latest = pod.latest();
+        let longest = match provider_region(&latest) {
+            Some(_) => PROVIDER_TERMINATION,
+            None => LONGEST_TERMINATION,
+        };
+        tokio::time::sleep(grace(&latest).min(longest)).await;
+        delete_now(&self.shared.client, &latest).await;
     }
 
-    /// Runs the provider in its pod until somebody wants the pod gone; a crash is followed by a start in the same pod.
-    async fn run_provider(&self, pod: &mut TrackedPod, region: &str) {
-        let Shared {
-            cloud,
-            client,
-            pods,
-            nodes,
-            ..
-        } = &*self.shared;
+    /// For ever.
+    async fn run_containers(&self, pod: &TrackedPod) {
+        tokio::time::sleep(START_DELAY).await;
+        let latest = pod.latest();
+        if has_broken_image(&latest) {
+            self.report(pod, &PodReport::ImagePullBackOff).await;
+        } else if let Some(region) = provider_region(&latest) {
+            self.run_provider(pod, &region).await;
+        } else {
+            let address = self.shared.cloud.next_address();
+            self.report(
+                pod,
+                &PodReport::Running {
+                    address: &address,
+                    restarts: 0,
+                },
+            )
+            .await;
+        }
+        std::future::pending().await
+    }
+
+    /// Runs the provider, and starts it again in the same pod whenever it has crashed.
+    async fn run_provider(&self, pod: &TrackedPod, region: &str) {
+        let Shared { cloud, .. } = &*self.shared;
         let node = pod.latest().name_any();
         let crash = cloud.crash_of(&node);
         let address = cloud.next_address();
-        let mut deletion = pod.clone();
+        let address = address.as_str();
         let mut restarts = 0;
-        let life = async {
-            loop {
-                let kubelet = VirtualKubelet::new(client.clone(), cloud.clone(), &node, region);
-                let running = async {
-                    self.report(
-                        pod,
-                        &PodReport::Running {
-                            address: &address,
-                            restarts,
-                        },
-                    )
-                    .await;
-                    crash.notified().await;
-                };
-                tokio::select! {
-                    () = kubelet.run(pods, nodes) => {}
-                    () = running => {}
-                }
-                restarts += 1;
-                self.report(
-                    pod,
-                    &PodReport::Crashed {
-                        address: &address,
-                        restarts,
-                    },
-                )
-                .await;
-                tokio::time::sleep(cloud.knobs_of(&node).restart_delay).await;
+        loop {
+            let crashed = async {
+                self.report(pod, &PodReport::Running { address, restarts }).await;
+                crash.notified().await;
+            };
+            tokio::select! {
+                () = self.run_virtual_kubelet(&node, region) => {}
+                () = crashed => {}
             }
-        };
-        // Whichever of the two it is that ends first, `life` and the virtual kubelet in it are dropped here and now.
-        tokio::select! {
-            () = life => {}
-            () = deletion.deletion_requested() => {}
+            restarts += 1;
+            self.report(pod, &PodReport::Crashed { address, restarts }).await;
+            tokio::time::sleep(cloud.knobs_of(&node).restart_delay).await;
+        }
+    }
+
+    /// Until it ends by itself, which the simulated one never does.
+    async fn run_virtual_kubelet(&self, node: &str, region: &str) {
+        let Shared {
+            client,
+            cloud,
+            pods,
+            nodes,
+            providers,
+            ..
+        } = &*self.shared;
+        let _running = cloud.provider_runs(node);
+        match providers {
+            ProviderKind::Simulated => {
+                VirtualKubelet::new(client.clone(), cloud.clone(), node, region)
+                    .run(pods, nodes)
+                    .await;
+            }
+            ProviderKind::Process(process) => process.run(node).await,
         }
     }
 
