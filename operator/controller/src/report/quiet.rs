@@ -108,6 +108,8 @@ mod tests {
             "podsBlocked": 0, "limitedBy": "Rate",
             "nodes": [{"name": "vn-2", "ordinal": 2, "phase": phase, "startedAt": at(0).to_string(), "recordons": 0,
                        "podsTotal": 300, "podsRemaining": remaining}],
+            "blockers": [{"reason": "BlockedByBudget", "object": "shop/checkout", "pods": remaining,
+                          "since": at(0).to_string(), "message": "none is allowed"}],
         });
         VirtualNodePoolStatus {
             drain: serde_json::from_value(drain).unwrap(),

@@ -34,11 +34,10 @@ pub(crate) struct Report {
 pub(crate) fn report(pass: &Pass<'_>) -> Report {
     let situation = Situation::of(pass);
     let facts = &pass.plan.facts;
-    let spec = &pass.observed.pool.spec;
     let previous = pass.previous();
     let status = VirtualNodePoolStatus {
         observed_generation: pass.observed.pool.metadata.generation,
-        deletion_policy: Some(facts.deletion_policy.unwrap_or_else(|| spec.deletion_policy())),
+        deletion_policy: facts.deletion_policy,
         // The target accepted last is what counts when spec.replicas is absent; a pass that found none must not lose it.
         target_replicas: facts
             .target
@@ -50,7 +49,8 @@ pub(crate) fn report(pass: &Pass<'_>) -> Report {
         pods_outdated: None,
         selector: selector(pass.observed, previous),
         provider: Some(provider(pass)),
-        pending_changes: pending_changes(pass),
+        // The plan counts what it leaves out; more lines than the schema takes would cost the whole status.
+        pending_changes: facts.pending_changes.iter().take(LISTED).cloned().collect(),
         drain: drain(pass, &situation),
         conditions: conditions(pass, &situation),
     };
@@ -117,17 +117,6 @@ fn image(workload: &Workload, named: Option<&str>) -> Option<String> {
     container
         .and_then(|c| c.get("image")?.as_str())
         .map(str::to_owned)
-}
-
-/// At most ten lines; the last one counts the others.
-fn pending_changes(pass: &Pass<'_>) -> Vec<String> {
-    let all = &pass.plan.facts.pending_changes;
-    if all.len() <= LISTED {
-        return all.clone();
-    }
-    let mut lines: Vec<String> = all.iter().take(LISTED - 1).cloned().collect();
-    lines.push(format!("and {} more", all.len() - lines.len()));
-    lines
 }
 
 fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {

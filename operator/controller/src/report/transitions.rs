@@ -2,17 +2,18 @@
 //!
 //! Events come from three places, each kind from one of them:
 //!
-//! * **The plan**, as [`Finding::Event`]: what only a decision knows. CordonContested, ForceAnnounced, ForeignScale,
-//!   RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning; ProviderRestarted where it restarts to reap.
-//! * **Writes that were taken**: ScalingUp, WorkloadRestored, and ProviderRestarted or RolloutReverted when the plan told
-//!   none.
+//! * **The plan**, as [`Finding::Event`]: what only a decision knows. Where it speaks of a write (ScalingUp,
+//!   ProviderRestarted, RolloutReverted, WorkloadRestored), the event is told only if that write was taken in the same
+//!   pass, so that neither a refused write nor a pause makes it untrue. The others are told as they come:
+//!   CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
+//! * **A write that was taken**: NodeRemoved, for the Node that was deleted.
 //! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`), DrainCancelled (an entry went and its
 //!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
-//!   Node), DrainTimedOut and RolloutReverted (Stalled says so now). They are told after that status was written, so a
-//!   restart in between does not repeat them.
+//!   Node), DrainTimedOut (Stalled says so now). They are told after that status was written, so a restart in between
+//!   does not repeat them.
 //!
 //! DrainBlocked is told for each blocker while it holds the drain; [`super::told`] makes one event of that. A reason that
-//! the plan tells in a pass is never told from elsewhere in the same pass.
+//! the plan tells in a pass is not told from elsewhere in the same pass.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ use vnp_crds::{
     BlockerReason, ConditionType, DrainingNode, EventReason, Reason, RetiredOrdinal, VirtualNodePoolStatus,
 };
 use vnp_plan::finding::{Blocker, EventNote, Finding};
-use vnp_plan::step::{PatchPurpose, RestartReason, Step};
+use vnp_plan::step::{PatchPurpose, Step};
 
 use super::situation::Pass;
 
@@ -36,29 +37,46 @@ fn note(reason: EventReason, subject: impl Into<String>, note: impl Into<String>
 pub(super) fn at_once(pass: &Pass<'_>, held_by: &[Blocker]) -> BTreeSet<EventNote> {
     let planned = planned(pass);
     let untold = |n: &EventNote| !planned.iter().any(|p| p.reason == n.reason);
-    let done = pass
-        .attempts
-        .done
+    let removed = pass.attempts.done.iter().filter_map(|step| match step {
+        Step::DeleteNode { node, uid } => Some(removed(node, Some(uid))),
+        _ => None,
+    });
+    let mut all: BTreeSet<EventNote> = held_by
         .iter()
-        .filter_map(|step| of_step(pass, step))
-        .filter(untold);
-    let blocked = held_by.iter().filter_map(of_blocker).filter(untold);
-    let mut all: BTreeSet<EventNote> = done.chain(blocked).collect();
+        .filter_map(of_blocker)
+        .filter(untold)
+        .chain(removed)
+        .collect();
     all.extend(planned);
     all
 }
 
 fn planned(pass: &Pass<'_>) -> BTreeSet<EventNote> {
-    let events = pass.plan.findings.iter();
+    let events = pass.plan.findings.iter().filter_map(|f| {
+        if let Finding::Event(note) = f {
+            Some(note.clone())
+        } else {
+            None
+        }
+    });
     events
-        .filter_map(|f| {
-            if let Finding::Event(note) = f {
-                Some(note.clone())
-            } else {
-                None
-            }
-        })
+        .filter(|note| is_true(note.reason, &pass.attempts.done))
         .collect()
+}
+
+/// Whether the write that an event speaks of was taken.
+fn is_true(reason: EventReason, done: &[&Step]) -> bool {
+    let patched = |wanted| {
+        done.iter()
+            .any(|s| matches!(s, Step::PatchWorkload(p) if p.purpose == wanted))
+    };
+    match reason {
+        EventReason::ScalingUp => patched(PatchPurpose::ScaleUp),
+        EventReason::RolloutReverted => patched(PatchPurpose::Revert),
+        EventReason::ProviderRestarted => done.iter().any(|s| matches!(s, Step::DeleteProviderPod { .. })),
+        EventReason::WorkloadRestored => done.iter().any(|s| matches!(s, Step::DropCopy { .. })),
+        _ => true,
+    }
 }
 
 /// The event of a blocker that holds the drain. A contested cordon has its own, which the plan tells.
@@ -66,45 +84,6 @@ pub(super) fn of_blocker(blocker: &Blocker) -> Option<EventNote> {
     let told_otherwise = blocker.reason == BlockerReason::CordonContested;
     let subject = format!("{} {}", blocker.reason, blocker.object);
     (!told_otherwise).then(|| note(EventReason::DrainBlocked, subject, blocker.to_string()))
-}
-
-fn of_step(pass: &Pass<'_>, step: &Step) -> Option<EventNote> {
-    match step {
-        Step::PatchWorkload(patch) => match patch.purpose {
-            PatchPurpose::ScaleUp => {
-                let change = patch.changes.join(", ");
-                Some(note(EventReason::ScalingUp, change.as_str(), change.as_str()))
-            }
-            PatchPurpose::Revert => {
-                let change = patch.changes.join(", ");
-                Some(note(
-                    EventReason::RolloutReverted,
-                    change.as_str(),
-                    change.as_str(),
-                ))
-            }
-            _ => None,
-        },
-        Step::CreateWorkload { .. } => {
-            let copy = pass.observed.restore_copy.as_ref()?;
-            let text =
-                "the workload was deleted by somebody and is back as it was, with the same provider pods";
-            Some(note(EventReason::WorkloadRestored, copy.uid.as_str(), text))
-        }
-        Step::DeleteProviderPod { pod, uid, why } => {
-            let text = match why {
-                RestartReason::Reap => {
-                    format!("provider pod {pod} is restarted to remove instances it may have forgotten")
-                }
-                RestartReason::Revert => {
-                    format!("provider pod {pod} is restarted with the template before the change")
-                }
-            };
-            Some(note(EventReason::ProviderRestarted, uid.as_str(), text))
-        }
-        Step::DeleteNode { node, uid } => Some(removed(node, Some(uid))),
-        _ => None,
-    }
 }
 
 /// What the change from one written status to the next is worth.
@@ -161,15 +140,10 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
             text,
         ));
     }
-    for (reason, event) in [
-        (Reason::DrainTimedOut, EventReason::DrainTimedOut),
-        (Reason::RolloutReverted, EventReason::RolloutReverted),
-    ] {
-        if let Some(message) = stalled_by(next, reason)
-            && previous.and_then(|status| stalled_by(status, reason)).is_none()
-        {
-            all.insert(note(event, reason.as_str(), message));
-        }
+    if let Some(message) = timed_out(next)
+        && previous.and_then(timed_out).is_none()
+    {
+        all.insert(note(EventReason::DrainTimedOut, "DrainTimedOut", message));
     }
     all.retain(|n| !planned.iter().any(|p| p.reason == n.reason));
     all
@@ -196,7 +170,7 @@ fn drain_key(node: &DrainingNode) -> String {
     format!("{} {}", node.name, node.started_at.0)
 }
 
-fn stalled_by(status: &VirtualNodePoolStatus, reason: Reason) -> Option<&str> {
+fn timed_out(status: &VirtualNodePoolStatus) -> Option<&str> {
     let stalled = status.condition(ConditionType::Stalled)?;
-    (stalled.reason == reason.as_str()).then_some(stalled.message.as_str())
+    (stalled.reason == Reason::DrainTimedOut.as_str()).then_some(stalled.message.as_str())
 }

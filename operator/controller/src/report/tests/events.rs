@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use vnp_crds::{BlockerReason, DrainPhase, EventReason, Reason, RetiredOrdinal};
+use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 use vnp_plan::finding::{EventNote, Finding};
-use vnp_plan::observed::{CordonOwner, NodeView, SavedCopy};
+use vnp_plan::observed::{CordonOwner, NodeView};
 use vnp_plan::plan::Plan;
-use vnp_plan::step::{PatchPurpose, Step, WorkloadPatch};
+use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
 
 use crate::report::attempts::Attempts;
 use crate::report::seconds::api_time;
@@ -149,62 +149,99 @@ fn a_budget_beside_progress_is_no_event() {
 }
 
 #[test]
-fn writes_that_were_taken_are_told() {
-    let mut story = Story::of(pool(json!({})));
-    story.pass(&settled(), 0);
+fn an_event_about_a_write_is_told_when_the_write_was_taken() {
     let raise = Step::PatchWorkload(WorkloadPatch {
         patch: json_patch::Patch(Vec::new()),
         purpose: PatchPurpose::ScaleUp,
-        changes: vec!["replicas 3 -> 5".to_owned()],
+        changes: Vec::new(),
     });
-    let attempts = Attempts {
-        done: vec![&raise],
-        refused: Vec::new(),
+    let restart = Step::DeleteProviderPod {
+        pod: Default::default(),
+        uid: String::new(),
+        why: RestartReason::Reap,
     };
-    let events = told(&mut story, &settled(), &attempts, 1);
-    assert_eq!(events, [(EventReason::ScalingUp, "replicas 3 -> 5".to_owned())]);
+    let revert = Step::PatchWorkload(WorkloadPatch {
+        patch: json_patch::Patch(Vec::new()),
+        purpose: PatchPurpose::Revert,
+        changes: Vec::new(),
+    });
+    let drop = Step::DropCopy {
+        name: String::new(),
+        uid: String::new(),
+    };
+    for (reason, step) in [
+        (EventReason::ScalingUp, &raise),
+        (EventReason::ProviderRestarted, &restart),
+        (EventReason::RolloutReverted, &revert),
+        (EventReason::WorkloadRestored, &drop),
+    ] {
+        let mut story = Story::of(pool(json!({})));
+        story.pass(&settled(), 0);
+        let note = EventNote {
+            reason,
+            subject: "x".into(),
+            note: "x".into(),
+        };
+        let plan = saying([Finding::Event(note)]);
+        assert_eq!(
+            told(&mut story, &plan, &Attempts::default(), 1),
+            [],
+            "{reason} without its write"
+        );
+        let attempts = Attempts {
+            done: vec![step],
+            refused: Vec::new(),
+        };
+        assert_eq!(told(&mut story, &plan, &attempts, 2), [(reason, "x".to_owned())]);
+    }
+}
 
-    let create = Step::CreateWorkload { body: json!({}) };
+#[test]
+fn a_node_that_was_deleted_is_removed_once() {
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&settled(), 0);
+    let delete = Step::DeleteNode {
+        node: "virtual-node-eci-2".into(),
+        uid: "uid-2".into(),
+    };
+    let mut plan = draining(0, []);
+    retired(&mut plan, 10, false);
+    told(&mut story, &plan, &Attempts::default(), 10);
+    let removed = (EventReason::NodeRemoved, "virtual-node-eci-2 uid-2".to_owned());
     let attempts = Attempts {
-        done: vec![&create],
+        done: vec![&delete],
         refused: Vec::new(),
     };
-    assert_eq!(told(&mut story, &settled(), &attempts, 2), []);
-    story.observed.restore_copy = Some(SavedCopy {
-        name: "vnp-restore-uid-burst".into(),
-        uid: "uid-copy".into(),
-        content: json!({}),
-    });
-    let events = told(&mut story, &settled(), &attempts, 3);
-    assert_eq!(events, [(EventReason::WorkloadRestored, "uid-copy".to_owned())]);
+    assert_eq!(
+        told(&mut story, &plan, &attempts, 20),
+        std::slice::from_ref(&removed)
+    );
+    // The status that shows it has the same subject, by which it is known to be told.
+    let mut done = settled();
+    retired(&mut done, 10, false);
+    assert_eq!(told(&mut story, &done, &Attempts::default(), 21), [removed]);
+}
+
+#[test]
+fn a_drain_that_timed_out_is_told_once() {
+    let mut story = Story::of(pool(json!({})));
+    let mut plan = draining(0, []);
+    story.pass(&plan, 0);
+    plan.facts.draining[0].phase = DrainPhase::Aborted;
+    assert_eq!(reasons(&mut story, &plan, 10), [EventReason::DrainTimedOut]);
+    assert_eq!(reasons(&mut story, &plan, 20), []);
 }
 
 #[test]
 fn the_plan_has_the_first_word() {
-    let mut story = Story::of(pool(json!({})));
-    story.pass(&settled(), 0);
     let note = EventNote {
-        reason: EventReason::RolloutReverted,
-        subject: "hash".into(),
-        note: "image vk:2".into(),
+        reason: EventReason::DrainBlocked,
+        subject: "own".into(),
+        note: "own".into(),
     };
-    let stalled = Finding::Stalled {
-        reason: Reason::RolloutReverted,
-        message: "image vk:2".to_owned(),
-    };
-    let events = told(
-        &mut story,
-        &saying([Finding::Event(note), stalled.clone()]),
-        &Attempts::default(),
-        1,
-    );
-    assert_eq!(events, [(EventReason::RolloutReverted, "hash".to_owned())]);
-
+    let plan = draining(0, [Finding::Event(note), blocked(BlockerReason::BlockedByBudget)]);
     let mut story = Story::of(pool(json!({})));
-    story.pass(&settled(), 0);
-    assert_eq!(
-        reasons(&mut story, &saying([stalled.clone()]), 1),
-        [EventReason::RolloutReverted]
-    );
-    assert_eq!(reasons(&mut story, &saying([stalled]), 2), []);
+    story.pass(&plan, 0);
+    let events = told(&mut story, &plan, &Attempts::default(), 30);
+    assert_eq!(events, [(EventReason::DrainBlocked, "own".to_owned())]);
 }
