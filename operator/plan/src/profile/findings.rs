@@ -17,7 +17,9 @@ use crate::observed::Observed;
 
 /// Why ProfileSynced is not True for this pool; nothing for a pool that does not sync.
 pub fn profile_findings(observed: &Observed) -> Vec<Finding> {
-    if !syncs(&observed.pool) {
+    // A pool that goes may have to give back what it wrote before it stopped to sync.
+    let owes = observed.deleting() && !released(observed);
+    if !syncs(&observed.pool) && !owes {
         return Vec::new();
     }
     let mut findings = Vec::new();

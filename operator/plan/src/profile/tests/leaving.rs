@@ -204,3 +204,38 @@ fn adopted_pools_restore_at_once_when_retained() {
     cluster.settle();
     assert_eq!(cluster.data(), template());
 }
+
+#[test]
+fn a_network_key_that_is_let_go_waits_for_the_roll() {
+    let mut cluster = Cluster::with(Some(basic()));
+    cluster.pools = vec![acting(json!({ "spec": { "network": { "vpcId": "vpc-2" } } }))];
+    cluster.settle();
+    cluster.pools = vec![PoolInCluster {
+        rolled: false,
+        ..acting(json!({}))
+    }];
+    assert_eq!(cluster.pass(), [""; 0]);
+    cluster.pools[0].rolled = true;
+    assert_eq!(cluster.pass(), ["eci-profile vpcId vpc-2 -> (absent)"]);
+}
+
+#[test]
+fn a_finalizer_that_waits_for_an_unreadable_record_says_so() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![acting(json!({}))];
+    cluster.settle();
+    let off = json!({ "spec": { "profile": { "sync": "Disabled" } } });
+    cluster.pools = vec![PoolInCluster {
+        drained: true,
+        ..acting(merged(off, deleted("Drain")))
+    }];
+    let broken = json!({ "metadata": { "annotations": { (ADOPTED_VALUES_ANNOTATION): "{" } } });
+    json_patch::merge(cluster.profile.as_mut().unwrap(), &broken);
+    let seen = seen_by(&cluster, 0);
+    assert!(!released(&seen));
+    let told = format!("{:?}", profile_findings(&seen));
+    assert!(
+        told.contains("ProfileUnreadable") && told.contains("repaired or removed"),
+        "{told}"
+    );
+}

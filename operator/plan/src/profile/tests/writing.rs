@@ -238,3 +238,15 @@ fn the_acs_profile_gets_what_it_knows_where_it_exists() {
         json!({ "securityGroupId": "sg-old", "enableHybridMode": "x" })
     );
 }
+
+#[test]
+fn taking_a_key_over_is_no_contest() {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.profile.as_mut().unwrap()["metadata"]["managedFields"] = json!([{
+        "manager": "helm", "operation": "Update", "time": "2026-01-01T00:00:00Z",
+        "fieldsV1": { "f:data": { "f:securityGroupId": {} } },
+    }]);
+    cluster.pools = vec![acting(json!({}))];
+    let plan = plan_profile(&cluster.observed());
+    assert_eq!((plan.steps.len(), plan.set_back), (1, Vec::new()));
+}
