@@ -145,6 +145,13 @@ impl Cluster {
         self.cluster_queue.wake(CLUSTER_KEY);
     }
 
+    /// Wakes the pool with that UID.
+    pub fn wake_uid(&self, uid: &str) {
+        if let Some(pool) = self.all_pools().iter().find(|p| p.metadata.uid.as_deref() == Some(uid)) {
+            self.wake(pool);
+        }
+    }
+
     fn wake(&self, pool: &VirtualNodePool) {
         self.pool_queue.wake(pool.metadata.name.as_deref().unwrap_or_default());
     }

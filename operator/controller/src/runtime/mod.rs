@@ -7,4 +7,6 @@ pub mod jitter;
 pub mod lease;
 pub mod metrics;
 pub mod queue;
+pub mod run;
+pub mod setbacks;
 pub mod telemetry;

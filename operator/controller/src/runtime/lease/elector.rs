@@ -46,6 +46,11 @@ impl Elector {
         self.claim.clone()
     }
 
+    /// What this process is called in the Lease.
+    pub fn identity(&self) -> &str {
+        self.election.identity()
+    }
+
     /// Waits until the lease is ours.
     pub async fn acquire(&mut self) {
         let period = self.election.timing().retry_period;

@@ -1,0 +1,175 @@
+//! The cluster loop: what derives from all pools together, for now the profile.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::Instrument;
+use vnp_plan::accept::accept;
+use vnp_plan::observed::OperatorFacts;
+use vnp_plan::profile::{ClusterObserved, PoolInCluster, SetBack, SetBackHistory, plan_profile};
+use vnp_plan::workload::rolled;
+
+use crate::apply::{Applier, Retry};
+use crate::observe::cluster::{CLUSTER_KEY, Cluster};
+use crate::observe::sight::Sight;
+use crate::pool::{Broken, work};
+use crate::runtime::jitter::spread;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::setbacks::pause;
+
+/// A pass without cause, in case something was missed.
+const REPAIR: Duration = Duration::from_secs(300);
+/// How soon a pass follows one that had to wait or met something else than was planned for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a replaced value is remembered: longer than the window in which it counts.
+const REMEMBERED: SignedDuration = SignedDuration::from_mins(30);
+
+/// What the loop works with.
+pub struct ClusterLoop {
+    /// What is seen and remembered.
+    pub cluster: Arc<Cluster>,
+    /// Carries out steps.
+    pub applier: Applier,
+    /// Counts.
+    pub metrics: Metrics,
+    /// How this operator was started, and its term.
+    pub operator: OperatorFacts,
+    /// Passes in a row in which a write failed.
+    pub failures: Mutex<u32>,
+}
+
+/// How a pass ended.
+enum End {
+    Done,
+    Waiting,
+    LookAgain,
+    Failed,
+}
+
+impl ClusterLoop {
+    /// Works until `stop` says true.
+    ///
+    /// # Errors
+    /// [`Broken`] when a pass panicked.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) -> Result<(), Broken> {
+        let queue = self.cluster.cluster_queue.clone();
+        work(&queue, 1, stop, |_| {
+            let this = self.clone();
+            async move { this.reconcile().await }.instrument(tracing::info_span!("reconcile", cluster = true))
+        })
+        .await
+    }
+
+    async fn reconcile(&self) {
+        let began = Instant::now();
+        let end = self.pass(Timestamp::now()).await;
+        let queue = &self.cluster.cluster_queue;
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures = if matches!(end, End::Failed) { failures.saturating_add(1) } else { 0 };
+        let (result, wait) = match end {
+            End::Done => ("ok", spread(REPAIR, 0.2)),
+            End::Waiting => ("waiting", LOOK_AGAIN),
+            End::LookAgain => ("ok", LOOK_AGAIN),
+            End::Failed => ("error", pause(*failures)),
+        };
+        let again = Instant::now() + wait;
+        if matches!(end, End::Failed) {
+            queue.hold(CLUSTER_KEY, again);
+        }
+        queue.wake_at(CLUSTER_KEY, again);
+        self.metrics.reconciled("cluster", result, began.elapsed().as_secs_f64());
+    }
+
+    async fn pass(&self, now: Timestamp) -> End {
+        let Some(seen) = self.observe(now) else { return End::Waiting };
+        let plan = plan_profile(&seen);
+        note(&mut self.cluster.profile_set_back.lock().unwrap_or_else(PoisonError::into_inner), plan.set_back, now);
+        let mut end = End::Done;
+        for outcome in self.applier.run_profile(&plan.steps).await {
+            match outcome.result {
+                Ok(()) => tracing::info!("profile written"),
+                Err(error) => match error.retry() {
+                    Retry::Stop => return End::Waiting,
+                    Retry::LookAgain if matches!(end, End::Done) => end = End::LookAgain,
+                    Retry::LookAgain => {}
+                    Retry::Later | Retry::Person => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the profile is not written");
+                        end = End::Failed;
+                    }
+                },
+            }
+        }
+        end
+    }
+
+    /// All pools with what the profile depends on; `None` until all of them can be seen, because a pool left out would
+    /// look like one that lets go.
+    fn observe(&self, now: Timestamp) -> Option<ClusterObserved> {
+        let cluster = &self.cluster;
+        if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
+            return None;
+        }
+        let mut pools = Vec::new();
+        for pool in cluster.all_pools() {
+            match cluster.observe(pool.metadata.name.as_deref().unwrap_or_default(), &self.operator, now) {
+                Sight::Gone => {}
+                Sight::Waiting(_) => return None,
+                Sight::Seen(seen) => {
+                    let held = seen.held_workload().map(AsRef::as_ref);
+                    let rolled = rolled(&seen.pool, held, &seen.provider_pods);
+                    let drained = vnp_plan::drained(&seen);
+                    pools.push(PoolInCluster::new(&seen, &accept(&seen), rolled, drained));
+                }
+            }
+        }
+        Some(ClusterObserved {
+            pools,
+            profile: cluster.profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
+            acs_profile: cluster.acs_profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
+            set_back: cluster.profile_set_back.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        })
+    }
+}
+
+/// Adds what was replaced, once each, and drops what is too old to count.
+fn note(history: &mut SetBackHistory, seen: Vec<SetBack>, now: Timestamp) {
+    for SetBack { path, at, manager } in seen {
+        let times = history.entry(path).or_default();
+        if !times.iter().any(|(known, _)| *known == at) {
+            times.push((at, manager));
+        }
+    }
+    history.retain(|_, times| {
+        times.retain(|(at, _)| now.duration_since(*at) <= REMEMBERED);
+        !times.is_empty()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + 60 * minutes).unwrap()
+    }
+
+    fn replaced(minutes: i64) -> Vec<SetBack> {
+        vec![SetBack { path: "vpcId".into(), at: at(minutes), manager: "kubectl-edit".into() }]
+    }
+
+    #[test]
+    fn one_replacement_counts_once_and_not_for_ever() {
+        let mut history = SetBackHistory::new();
+        note(&mut history, replaced(0), at(0));
+        note(&mut history, replaced(0), at(1));
+        note(&mut history, replaced(2), at(2));
+        assert_eq!(history["vpcId"].len(), 2);
+        note(&mut history, Vec::new(), at(31));
+        assert_eq!(history["vpcId"].len(), 1);
+        note(&mut history, Vec::new(), at(60));
+        assert!(history.is_empty());
+    }
+}

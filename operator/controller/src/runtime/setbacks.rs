@@ -1,0 +1,145 @@
+//! Pauses after refused writes, by kind of write: a step that keeps failing is not tried with every event, while
+//! everything else about the pool goes on at once (a cancel must not wait for a refused label).
+
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vnp_plan::plan::{Track, TrackKind};
+use vnp_plan::step::Step;
+
+use super::jitter::spread;
+use crate::apply::Outcome;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+type Key = (TrackKind, Discriminant<Step>);
+
+/// Failed writes of one pool.
+#[derive(Debug, Default)]
+pub struct Setbacks(HashMap<Key, Setback>);
+
+#[derive(Debug)]
+struct Setback {
+    times: u32,
+    until: Instant,
+    outcome: Option<Outcome>,
+}
+
+/// What a pass leaves out because it failed before.
+#[derive(Debug, Default)]
+pub struct HeldBack {
+    /// When the first of it may be tried again.
+    pub until: Option<Instant>,
+    /// What came of it when it was tried last: still to be told while it is not tried.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The pause after the `times`-th failure in a row, from 1 on.
+pub fn pause(times: u32) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << times.saturating_sub(1).min(5));
+    spread(doubled.min(LONGEST), 0.3)
+}
+
+impl Setbacks {
+    /// A step failed, and at once it would fail again. Returns when it is tried again.
+    pub fn failed(&mut self, track: TrackKind, step: &Step, now: Instant) -> Instant {
+        let key = (track, discriminant(step));
+        let entry = self.0.entry(key).or_insert(Setback { times: 0, until: now, outcome: None });
+        entry.times = entry.times.saturating_add(1);
+        entry.until = now + pause(entry.times);
+        entry.until
+    }
+
+    /// Keeps what came of a failed step, for the passes that do not try it.
+    pub fn keep(&mut self, outcome: Outcome) {
+        let key = outcome.track.map(|track| (track, discriminant(&outcome.step)));
+        if let Some(setback) = key.and_then(|key| self.0.get_mut(&key)) {
+            setback.outcome = Some(outcome);
+        }
+    }
+
+    /// A step was taken.
+    pub fn done(&mut self, track: TrackKind, step: &Step) {
+        self.0.remove(&(track, discriminant(step)));
+    }
+
+    /// Cuts each track before the first step that has to wait: what follows it relies on it.
+    pub fn hold_back(&mut self, tracks: &mut Vec<Track>, now: Instant) -> HeldBack {
+        let mut held = HeldBack::default();
+        for track in tracks.iter_mut() {
+            let waits = |step: &Step| self.0.get(&(track.kind, discriminant(step))).is_some_and(|s| s.until > now);
+            let Some(at) = track.steps.iter().position(waits) else { continue };
+            let cut = track.steps.split_off(at);
+            let key = cut.first().map(|step| (track.kind, discriminant(step)));
+            if let Some(setback) = key.and_then(|key| self.0.get_mut(&key)) {
+                held.until = Some(held.until.map_or(setback.until, |until| until.min(setback.until)));
+                held.outcomes.extend(setback.outcome.take());
+            }
+        }
+        tracks.retain(|track| !track.steps.is_empty());
+        held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{ApplyError, Target};
+    use crate::runtime::lease::LeaseLost;
+
+    fn cordon(node: &str) -> Step {
+        Step::Cordon { node: node.into(), uid: "u".into() }
+    }
+
+    fn label() -> Step {
+        Step::LabelNode { node: "v-0".into(), uid: "u".into(), pool: None }
+    }
+
+    fn drain(steps: Vec<Step>) -> Vec<Track> {
+        vec![Track { kind: TrackKind::Drain, steps }]
+    }
+
+    fn refused() -> Outcome {
+        let target = Target { verb: "patch", resource: "nodes", namespace: None, name: "v-0".into() };
+        let result = Err(ApplyError::LeaseLost { target, source: LeaseLost });
+        Outcome { track: Some(TrackKind::Drain), step: label(), result }
+    }
+
+    #[test]
+    fn a_failed_kind_of_step_waits_and_what_stands_before_it_does_not() {
+        let now = Instant::now();
+        let mut setbacks = Setbacks::default();
+        let until = setbacks.failed(TrackKind::Drain, &label(), now);
+        setbacks.keep(refused());
+        let mut tracks = drain(vec![cordon("v-1"), label(), cordon("v-2")]);
+        let held = setbacks.hold_back(&mut tracks, now);
+        assert_eq!(held.until, Some(until));
+        assert_eq!(held.outcomes.len(), 1, "it is still told");
+        assert_eq!(tracks, drain(vec![cordon("v-1")]));
+        let mut tracks = drain(vec![label()]);
+        assert_eq!(setbacks.hold_back(&mut tracks, until).until, None);
+        assert_eq!(tracks.len(), 1);
+    }
+
+    #[test]
+    fn another_track_is_not_concerned_and_success_clears() {
+        let now = Instant::now();
+        let mut setbacks = Setbacks::default();
+        setbacks.failed(TrackKind::Workload, &label(), now);
+        let mut tracks = drain(vec![label()]);
+        assert_eq!(setbacks.hold_back(&mut tracks, now).until, None);
+        setbacks.failed(TrackKind::Drain, &label(), now);
+        setbacks.done(TrackKind::Drain, &label());
+        assert_eq!(setbacks.hold_back(&mut tracks, now).until, None);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        assert!(pause(1) >= FIRST && pause(1) <= FIRST.mul_f64(1.3));
+        assert!(pause(4) >= FIRST * 8);
+        assert!(pause(40) >= LONGEST && pause(40) <= LONGEST.mul_f64(1.3));
+    }
+}
