@@ -42,6 +42,7 @@ use status::Report;
 use told::Told;
 use write::{Writer, Written};
 
+use crate::apply::Outcome;
 use crate::runtime::lease::Claim;
 use crate::runtime::metrics::Metrics;
 
@@ -75,7 +76,7 @@ impl Reporter {
         }
     }
 
-    /// Reports a pass over a pool. Returns when to look at the pool again without being woken: a deadline passes, or a
+    /// Reports a pass over a pool: what was seen, what was planned, what came of its steps. Returns when to look at the pool again without being woken: a deadline passes, or a
     /// number is due that moved too soon after the last write.
     ///
     /// # Errors
@@ -84,9 +85,10 @@ impl Reporter {
         &self,
         observed: &Observed,
         plan: &Plan,
-        attempts: &Attempts<'_>,
+        outcomes: &[Outcome],
         now: Timestamp,
     ) -> Result<Option<Timestamp>, ReportError> {
+        let attempts = &Attempts::of(outcomes);
         if attempts
             .done
             .iter()

@@ -16,26 +16,26 @@ use super::wording::{in_order, list, sentences};
 /// Why the providers are not as they should be, and since when this is said with the same words. Kept by the reporter
 /// between passes; lost at a restart, after which a stall is told later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standstill {
+pub(super) struct Standstill {
     /// What is said.
-    pub(crate) message: String,
+    pub(super) message: String,
     /// Since when.
-    pub(crate) since: Timestamp,
+    pub(super) since: Timestamp,
 }
 
 /// What a pass knows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pass<'a> {
+pub(super) struct Pass<'a> {
     /// What was seen.
-    pub(crate) observed: &'a Observed,
+    pub(super) observed: &'a Observed,
     /// What was made of it.
-    pub(crate) plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     /// What was done about it.
-    pub(crate) attempts: &'a Attempts<'a>,
+    pub(super) attempts: &'a Attempts<'a>,
     /// What the pass before said about providers that do not come up.
-    pub(crate) standstill: Option<&'a Standstill>,
+    pub(super) standstill: Option<&'a Standstill>,
     /// Now.
-    pub(crate) now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl<'a> Pass<'a> {

@@ -19,19 +19,19 @@ const LISTED: usize = 10;
 
 /// What is to be reported.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Report {
+pub(super) struct Report {
     /// The status as it should be.
-    pub(crate) status: VirtualNodePoolStatus,
+    pub(super) status: VirtualNodePoolStatus,
     /// What holds the drain, the one that the conditions name first.
-    pub(crate) held_by: Vec<vnp_plan::finding::Blocker>,
+    pub(super) held_by: Vec<vnp_plan::finding::Blocker>,
     /// For the next pass.
-    pub(crate) standstill: Option<Standstill>,
+    pub(super) standstill: Option<Standstill>,
     /// When time alone will change the status: a deadline passes.
-    pub(crate) wake_at: Option<Timestamp>,
+    pub(super) wake_at: Option<Timestamp>,
 }
 
 /// Folds a pass into the status of its pool.
-pub(crate) fn report(pass: &Pass<'_>) -> Report {
+pub(super) fn report(pass: &Pass<'_>) -> Report {
     let situation = Situation::of(pass);
     let facts = &pass.plan.facts;
     let previous = pass.previous();

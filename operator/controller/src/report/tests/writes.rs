@@ -8,10 +8,10 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use vnp_crds::BlockerReason;
-use vnp_plan::plan::Plan;
+use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::Step;
 
-use crate::report::attempts::Attempts;
+use crate::apply::Outcome;
 use crate::report::testing::{at, blocked, draining, observed, pool, settled};
 use crate::report::{ReportError, Reporter};
 use crate::runtime::lease::Claim;
@@ -86,7 +86,7 @@ impl Bench {
     ) -> Result<Option<jiff::Timestamp>, ReportError> {
         let pool = pool(json!({"metadata": {"resourceVersion": version}, "status": status}));
         self.reporter
-            .report(&observed(pool), plan, &Attempts::default(), at(seconds))
+            .report(&observed(pool), plan, &[], at(seconds))
             .await
     }
 }
@@ -211,14 +211,15 @@ async fn neither_time_nor_a_restart_repeats_an_event() {
 #[tokio::test]
 async fn a_pool_that_was_let_go_is_not_written_to() {
     let bench = fine();
-    let attempts = Attempts {
-        done: vec![&Step::RemovePoolFinalizer],
-        refused: Vec::new(),
+    let let_go = Outcome {
+        track: Some(TrackKind::Pool),
+        step: Step::RemovePoolFinalizer,
+        result: Ok(()),
     };
     let observed = observed(pool(json!({})));
     let wake = bench
         .reporter
-        .report(&observed, &settled(), &attempts, at(0))
+        .report(&observed, &settled(), &[let_go], at(0))
         .await
         .unwrap();
     assert_eq!(wake, None);
