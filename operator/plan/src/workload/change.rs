@@ -1,0 +1,121 @@
+//! A change of the provider's template that is due, and the one write that makes it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use vnp_crds::Management;
+
+use super::adopt::{self, AdoptError, Values};
+use super::contest::{self, contested};
+use super::{create, patch};
+use crate::observed::{Observed, Workload};
+use crate::step::{PatchPurpose, Step};
+
+/// What differs from a wanted template.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Change {
+    /// Single values of an adopted template.
+    Values(Values),
+    /// The whole of what we apply to a created one.
+    Template(Value),
+}
+
+/// What differs from the template that the pool wants, fields that somebody contests left out.
+pub(super) fn forward(observed: &Observed, workload: &Workload) -> Result<Option<Change>, AdoptError> {
+    let held_off = |field: &str| contested(&observed.recall, field).is_some();
+    match observed.pool.spec.provider.management() {
+        Management::Create => {
+            let template = json!(create::template(&observed.pool));
+            Ok(if held_off(contest::TEMPLATE) {
+                None
+            } else {
+                apply_due(observed, workload, template, None)
+            })
+        }
+        Management::Adopt => Ok(adopt::due(&observed.pool, workload, &held_off)?.map(Change::Values)),
+    }
+}
+
+/// What differs from the template before the roll. `reverted` names the template that did not get healthy.
+pub(super) fn back(
+    observed: &Observed,
+    workload: &Workload,
+    template: &Value,
+    reverted: &str,
+) -> Result<Option<Change>, AdoptError> {
+    match observed.pool.spec.provider.management() {
+        Management::Create => Ok(apply_due(observed, workload, template.clone(), Some(reverted))),
+        Management::Adopt => Ok(adopt::due_back(&observed.pool, workload, template)?.map(Change::Values)),
+    }
+}
+
+fn apply_due(
+    observed: &Observed,
+    workload: &Workload,
+    template: Value,
+    reverted: Option<&str>,
+) -> Option<Change> {
+    let body = create::apply_body(&observed.pool, workload, &template, 0, reverted);
+    create::first_difference(workload, &body).map(|_| Change::Template(template))
+}
+
+impl Change {
+    /// Whether providers have to be restarted for it. An apply is taken for one that changes the template: what the server
+    /// makes of it shows only afterwards, in the revision.
+    pub(super) fn restarts(&self) -> bool {
+        match self {
+            Self::Values(values) => values.any(),
+            Self::Template(_) => true,
+        }
+    }
+
+    /// The write. `partition`: `None` leaves it; an apply always carries one. `reverted`: the annotation of that name.
+    pub(super) fn step(
+        &self,
+        observed: &Observed,
+        workload: &Workload,
+        partition: Option<i32>,
+        reverted: Option<&str>,
+        purpose: PatchPurpose,
+    ) -> Step {
+        let changes = self.lines(workload);
+        match self {
+            Self::Template(template) => {
+                let partition = partition.or(workload.partition()).unwrap_or(0);
+                let body = create::apply_body(&observed.pool, workload, template, partition, reverted);
+                Step::ApplyWorkload { body, changes }
+            }
+            Self::Values(values) => {
+                let annotations = BTreeMap::from([
+                    (vnp_crds::ADOPTED_VALUES_ANNOTATION, Some(values.annotation())),
+                    (vnp_crds::REVERTED_ANNOTATION, reverted.map(str::to_owned)),
+                ]);
+                let mut operations = values.operations(workload);
+                operations.extend(patch::metadata_map(&workload.raw, "annotations", &annotations));
+                if partition.is_some() {
+                    operations.extend(patch::partition(workload, partition));
+                }
+                patch::step(workload, operations, purpose, changes)
+            }
+        }
+    }
+
+    /// For people, one line for each field.
+    pub(super) fn lines(&self, workload: &Workload) -> Vec<String> {
+        let lines = match self {
+            Self::Template(template) => create::changes(workload, template),
+            Self::Values(values) => values.changes.clone(),
+        };
+        match workload.replicas() {
+            0 => lines,
+            1 => lines
+                .iter()
+                .map(|line| format!("{line}: restarts 1 provider"))
+                .collect(),
+            n => lines
+                .iter()
+                .map(|line| format!("{line}: restarts {n} providers"))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The provider's StatefulSet: created or adopted, changed, scaled up, restored, let go. Scaling down is the drain's.
+
+mod adopt;
+mod change;
+mod contest;
+mod create;
+mod desired;
+mod env;
+mod owned;
+mod patch;
+mod release;
+mod restore;
+mod roll;
+mod scale;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use vnp_crds::{Management, ProviderType, Reason, VirtualNodePool};
+
+pub use self::contest::remember;
+use crate::accept::Acceptance;
+use crate::drain::health::health;
+use crate::finding::{Finding, ProviderState};
+use crate::observed::{Observed, Ordinal, ProviderPod, Workload};
+use crate::plan::Part;
+use crate::step::{PatchPurpose, Step};
+
+/// What the drain of the same pass says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainState {
+    /// A node is being drained or taken away.
+    pub busy: bool,
+    /// A drain waits because that ordinal's provider is not healthy. A template change may be the cure.
+    pub held_by_provider: Option<Ordinal>,
+    /// No node is wanted and none is left.
+    pub drained: bool,
+}
+
+/// Plans the workload: at most one write to it, because each tests what the one before changes. (A pool that is paused
+/// writes nothing, so its plan shows all that would be written.)
+///
+/// In order: a workload that somebody deleted is restored; one that we hold or may adopt gets label and finalizer; its
+/// count is raised; its template follows the pool, one provider at a time; a pool that goes lets go of it.
+pub fn plan_workload(
+    observed: &Observed,
+    acceptance: &Acceptance,
+    target: Option<i32>,
+    draining: &DrainState,
+    now: Timestamp,
+) -> Part {
+    if observed.pool.spec.provider.type_ != ProviderType::StatefulSet {
+        return Part::default();
+    }
+    if let Some(part) = restore::plan(observed, target) {
+        return part;
+    }
+    let mut part = Part::default();
+    let Some(workload) = observed.workload.as_deref() else {
+        create_workload(observed, acceptance, &mut part);
+        return part;
+    };
+    let held = observed.held_workload().is_some();
+    if observed.deleting() && !held {
+        part.steps
+            .extend(observed.template_copy.as_ref().map(restore::drop_copy));
+        return part;
+    }
+    if let Some(released) = release::plan(observed, workload, draining) {
+        return released;
+    }
+    let preview = observed.pool.is_paused();
+    if held || acceptance.workload {
+        take_over(observed, workload, acceptance, &mut part);
+        if !preview && !part.steps.is_empty() {
+            return part;
+        }
+    }
+    if !(held || preview && acceptance.workload) {
+        return part;
+    }
+    let roll = roll::plan(observed, workload, acceptance.workload, draining, now);
+    let scale = scale::plan(observed, workload, target, acceptance.workload);
+    // Nothing runs yet: what starts now should start with the right template.
+    let template_first = workload.replicas() == 0 && !roll.steps.is_empty();
+    let (first, second) = if template_first {
+        (roll, scale)
+    } else {
+        (scale, roll)
+    };
+    let acted = !first.steps.is_empty();
+    merge(&mut part, first);
+    let mut second = second;
+    if acted && !preview {
+        second.steps.clear();
+    }
+    merge(&mut part, second);
+    health_findings(observed, workload, now, &mut part);
+    contested_findings(observed, &mut part);
+    part
+}
+
+/// Whether a provider is being restarted for its template just now. No drain may start meanwhile.
+pub fn roll_in_step(observed: &Observed, now: Timestamp) -> bool {
+    roll::in_step(observed, now)
+}
+
+/// Whether all providers run the template that the pool wants, so that the profile may follow. A workload that does not
+/// exist runs no other one.
+pub fn rolled(
+    pool: &VirtualNodePool,
+    workload: Option<&Workload>,
+    provider_pods: &BTreeMap<Ordinal, Arc<ProviderPod>>,
+) -> bool {
+    let Some(workload) = workload else { return true };
+    let in_place = match pool.spec.provider.management() {
+        Management::Create => {
+            let body = create::apply_body(
+                pool,
+                workload,
+                &serde_json::json!(create::template(pool)),
+                0,
+                None,
+            );
+            create::first_difference(workload, &body).is_none()
+        }
+        Management::Adopt => {
+            adopt::due(pool, workload, &|_| false).is_ok_and(|due| due.is_none_or(|v| !v.any()))
+        }
+    };
+    let revision = workload.update_revision();
+    let runs = |o: Ordinal| {
+        provider_pods
+            .get(&o)
+            .is_some_and(|p| Some(p.revision.as_str()) == revision && p.ready)
+    };
+    in_place && (workload.replicas() == 0 || revision.is_some() && workload.ordinals().all(runs))
+}
+
+fn create_workload(observed: &Observed, acceptance: &Acceptance, part: &mut Part) {
+    if observed.deleting() {
+        part.steps
+            .extend(observed.template_copy.as_ref().map(restore::drop_copy));
+        return;
+    }
+    part.findings.push(Finding::Provider {
+        state: ProviderState::Absent,
+        message: format!(
+            "StatefulSet {} does not exist",
+            observed
+                .pool
+                .spec
+                .provider
+                .workload()
+                .map(|w| w.to_string())
+                .unwrap_or_default()
+        ),
+    });
+    if acceptance.workload && observed.pool.spec.provider.management() == Management::Create {
+        part.steps.push(Step::CreateWorkload {
+            body: create::post_body(&observed.pool),
+        });
+    }
+}
+
+fn take_over(observed: &Observed, workload: &Workload, acceptance: &Acceptance, part: &mut Part) {
+    if observed.deleting() && workload.has_finalizer() || adopt::taken_over(&observed.pool, workload) {
+        return;
+    }
+    if let Some(by) = contest::contested(&observed.recall, contest::TAKEOVER) {
+        let message =
+            format!("{by} keeps removing the operator's label, finalizer or annotation from the StatefulSet");
+        part.findings.push(stalled_by(
+            by,
+            &message,
+            "without them nothing keeps its nodes when it is deleted",
+        ));
+        return;
+    }
+    match adopt::take_over(&observed.pool, workload) {
+        Ok((operations, changes)) => {
+            part.steps
+                .push(patch::step(workload, operations, PatchPurpose::TakeOver, changes));
+        }
+        // Accept says which container it can't tell.
+        Err(error) if acceptance.workload => {
+            part.findings.push(Finding::Stalled {
+                reason: Reason::FieldContested,
+                message: error.to_string(),
+            });
+        }
+        Err(_) => {}
+    }
+}
+
+/// Providers that are not healthy. One whose Node was never seen is still coming up.
+fn health_findings(observed: &Observed, workload: &Workload, now: Timestamp, part: &mut Part) {
+    let provider = observed.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    let registered = provider.map_or(&[][..], |p| p.registered.as_slice());
+    for ordinal in workload.ordinals() {
+        let (node, pod) = (observed.nodes.get(&ordinal), observed.provider_pods.get(&ordinal));
+        if let Err(why) = health(node.map(AsRef::as_ref), pod.map(AsRef::as_ref), now) {
+            let known = registered.contains(&ordinal) || node.is_some();
+            let state = if known {
+                ProviderState::Unhealthy
+            } else {
+                ProviderState::ScalingUp
+            };
+            let message = format!("{}: {why}", observed.node_name(ordinal));
+            part.findings.push(Finding::Provider { state, message });
+        }
+    }
+}
+
+/// Fields of the template that are left to somebody else.
+fn contested_findings(observed: &Observed, part: &mut Part) {
+    let recall = &observed.recall;
+    let elsewhere = [contest::REPLICAS, contest::TAKEOVER];
+    for field in recall
+        .set_back
+        .keys()
+        .filter(|f| !elsewhere.contains(&f.as_str()))
+    {
+        if let Some(by) = contest::contested(recall, field)
+            && !recall.fields.get(field).is_some_and(|seen| seen.in_place)
+        {
+            let field = contest::describe(observed, field);
+            let message = format!(
+                "{by} keeps setting {field} of the StatefulSet back to another value than the pool's"
+            );
+            part.findings.push(stalled_by(
+                by,
+                &message,
+                "let it leave that field to the pool, or say the same in both",
+            ));
+        }
+    }
+}
+
+fn stalled_by(by: &str, message: &str, remedy: &str) -> Finding {
+    let message = format!("{message}; it is not written any more: {remedy} (field manager {by})");
+    Finding::Stalled {
+        reason: Reason::FieldContested,
+        message,
+    }
+}
+
+/// `env ECI_VSWITCH vsw-a -> vsw-b`.
+fn change_line(what: &str, old: Option<&str>, new: Option<&str>) -> String {
+    let text = |value: Option<&str>| value.unwrap_or("(unset)").to_owned();
+    format!("{what} {} -> {}", text(old), text(new))
+}
+
+fn merge(part: &mut Part, other: Part) {
+    part.steps.extend(other.steps);
+    part.findings.extend(other.findings);
+    if let Some(at) = other.wake_at {
+        part.wake(at);
+    }
+}

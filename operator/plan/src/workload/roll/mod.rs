@@ -1,0 +1,456 @@
+//! Template changes reach one provider at a time, highest ordinal first, and go back when a provider does not get healthy.
+//!
+//! A Secret keeps the template before the roll, the workload's own partition, and which ordinals were healthy under that
+//! template. With it there, every state of a roll can be told from the workload and its pods alone (P7):
+//!
+//! * the template is not the wanted one: it is written, together with a partition above all ordinals;
+//! * it is, and the ordinals from the partition on run it and are healthy: the partition is lowered by one;
+//! * all ordinals run it and are healthy: the workload gets its own partition back, and the Secret goes.
+//!
+//! The wanted template is the pool's, or the kept one when annotation `reverted` names the pool's as a failure. So a
+//! revert is a roll like any other, but for the provider that failed: it is restarted at once.
+
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use vnp_crds::{EventReason, Management, Reason};
+
+use self::stage::{Stage, healthy, stage};
+use super::adopt::AdoptError;
+use super::change::{self, Change};
+use super::restore::drop_copy;
+use super::{DrainState, create, desired, patch};
+use crate::finding::{EventNote, Finding, ProviderState};
+use crate::observed::{Observed, Ordinal, SavedCopy, UpdateStrategy, Workload};
+use crate::plan::Part;
+use crate::step::{PatchPurpose, RestartReason, Step};
+
+/// How long a provider has to get healthy under a new template.
+const DEADLINE: SignedDuration = SignedDuration::from_secs(180);
+
+/// Content of Secret `vnp-template-<pool-uid>`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The template before the roll; of a workload that we created the part that we applied.
+    template: Value,
+    /// The workload's own partition.
+    pub(super) partition: Option<i32>,
+    /// Names the template to which the roll went at first, see [`desired::hash`].
+    hash: String,
+    /// Ordinals that were healthy under `template`: only they can go back to it.
+    healthy: BTreeSet<Ordinal>,
+}
+
+/// The copy's content. One that can't be read reverts nothing, and its roll ends at partition 0.
+pub(super) fn kept(copy: &SavedCopy) -> Kept {
+    serde_json::from_value(copy.content.clone()).unwrap_or_else(|_| Kept {
+        partition: Some(0),
+        ..Kept::default()
+    })
+}
+
+/// One look at a roll.
+struct Roll<'a> {
+    observed: &'a Observed,
+    workload: &'a Workload,
+    accepted: bool,
+    draining: &'a DrainState,
+    /// Names the template that the pool wants.
+    hash: String,
+    now: Timestamp,
+}
+
+/// Whether a provider is being restarted for its template just now, so that no drain may start.
+pub(super) fn in_step(observed: &Observed, now: Timestamp) -> bool {
+    let Some(workload) = observed.held_workload().filter(|w| !w.deleting()) else {
+        return false;
+    };
+    let Some(copy) = &observed.template_copy else {
+        return false;
+    };
+    let reverted = workload.annotation(vnp_crds::REVERTED_ANNOTATION).is_some();
+    match stage(observed, workload, &kept(copy), now) {
+        Stage::Unseen | Stage::Stranded(_) => true,
+        // A provider that was taken back has had its step, and one that can't be would hold drains for ever.
+        Stage::Waiting(ordinal) => !reverted && !overdue(observed, ordinal, now),
+        Stage::Next(_) | Stage::Resting { .. } | Stage::Outdated(_) | Stage::Done => false,
+    }
+}
+
+/// The ordinal for which the roll waits; how long, is remembered.
+pub(super) fn waiting_for(observed: &Observed, now: Timestamp) -> Option<Ordinal> {
+    let workload = observed.held_workload().filter(|w| !w.deleting())?;
+    let kept = kept(observed.template_copy.as_ref()?);
+    match stage(observed, workload, &kept, now) {
+        Stage::Waiting(ordinal) | Stage::Resting { down: ordinal, .. } => Some(ordinal),
+        _ => None,
+    }
+}
+
+fn overdue(observed: &Observed, ordinal: Ordinal, now: Timestamp) -> bool {
+    observed
+        .recall
+        .roll_step_since
+        .is_some_and(|(o, at)| o == ordinal && now.duration_since(at) >= DEADLINE)
+}
+
+/// The next write of the template, the partition or their copy.
+pub(super) fn plan(
+    observed: &Observed,
+    workload: &Workload,
+    accepted: bool,
+    draining: &DrainState,
+    now: Timestamp,
+) -> Part {
+    let roll = Roll {
+        observed,
+        workload,
+        accepted,
+        draining,
+        hash: desired::hash(&observed.pool),
+        now,
+    };
+    let mut part = Part::default();
+    let done = match &observed.template_copy {
+        None => roll.begin(&mut part),
+        Some(copy) => roll.go_on(copy, &mut part),
+    };
+    if let Err(error) = done {
+        part.findings.push(Finding::Stalled {
+            reason: Reason::FieldContested,
+            message: error.to_string(),
+        });
+    }
+    part
+}
+
+impl Roll<'_> {
+    fn mark(&self) -> Option<&str> {
+        self.workload.annotation(vnp_crds::REVERTED_ANNOTATION)
+    }
+
+    /// The template that the pool wants has failed.
+    fn failed(&self) -> bool {
+        self.mark() == Some(self.hash.as_str())
+    }
+
+    fn rolling(&self) -> bool {
+        self.workload.update_strategy() == UpdateStrategy::RollingUpdate
+            || self.observed.pool.spec.provider.management() == Management::Create
+    }
+
+    fn begin(&self, part: &mut Part) -> Result<(), AdoptError> {
+        if self.failed() {
+            self.say_reverted(part);
+            return Ok(());
+        }
+        let Some(change) = change::forward(self.observed, self.workload)? else {
+            if self.accepted {
+                self.own_partition(part);
+            }
+            return Ok(());
+        };
+        if !self.accepted {
+            return Ok(());
+        }
+        let created = matches!(change, Change::Template(_));
+        if self.workload.replicas() == 0 || !change.restarts() {
+            let partition = (created && self.workload.replicas() == 0).then_some(0);
+            part.steps
+                .push(self.write(&change, partition, None, PatchPurpose::Configure));
+            return Ok(());
+        }
+        if !self.may_write() {
+            self.say_updating(
+                part,
+                "a template change waits for the end of the drain".to_owned(),
+            );
+            return Ok(());
+        }
+        let kept = Kept {
+            template: match change {
+                Change::Template(_) => create::applied_template(self.workload),
+                Change::Values(_) => self.workload.template().clone(),
+            },
+            partition: if created {
+                Some(0)
+            } else {
+                self.workload.partition()
+            },
+            hash: self.hash.clone(),
+            healthy: healthy(self.observed, self.workload, self.now),
+        };
+        part.steps.push(Step::SaveCopy {
+            name: copy_name(self.observed),
+            content: json!(kept),
+        });
+        part.steps
+            .push(self.write(&change, self.first_partition(), None, PatchPurpose::Configure));
+        self.say_updating(
+            part,
+            "a template change begins with the highest ordinal".to_owned(),
+        );
+        Ok(())
+    }
+
+    fn go_on(&self, copy: &SavedCopy, part: &mut Part) -> Result<(), AdoptError> {
+        let kept = kept(copy);
+        let stage = stage(self.observed, self.workload, &kept, self.now);
+        if self.failed() {
+            self.say_reverted(part);
+        }
+        if let Stage::Stranded(ordinal) = stage {
+            self.restart(ordinal, part);
+            return Ok(());
+        }
+        let change = if self.failed() {
+            change::back(self.observed, self.workload, &kept.template, &self.hash)?
+        } else {
+            change::forward(self.observed, self.workload)?
+        };
+        if let Some(change) = &change {
+            if self.failed() {
+                part.steps
+                    .push(self.write(change, self.top(), self.mark(), PatchPurpose::Revert));
+                return Ok(());
+            }
+            if self.accepted && self.may_write() {
+                part.steps
+                    .push(self.write(change, self.first_partition(), None, PatchPurpose::Configure));
+                self.say_updating(
+                    part,
+                    "a newer template change begins with the highest ordinal".to_owned(),
+                );
+                return Ok(());
+            }
+        }
+        match stage {
+            Stage::Stranded(_) => {}
+            Stage::Unseen => {
+                self.say_updating(
+                    part,
+                    "the StatefulSet controller has not taken up the template yet".to_owned(),
+                );
+            }
+            Stage::Waiting(ordinal) => self.wait_for(ordinal, &kept, change.is_some(), part)?,
+            // What would be rolled on is not wanted any more.
+            Stage::Next(next) | Stage::Resting { next, .. } if change.is_some() => self.say_next(next, part),
+            Stage::Next(next) => self.step_to(next, part),
+            Stage::Resting { down, next } if overdue(self.observed, down, self.now) => {
+                self.step_to(next, part)
+            }
+            Stage::Resting { down, .. } => {
+                self.say_updating(
+                    part,
+                    format!("the template change waits until {} is healthy", self.name(down)),
+                );
+                self.wake_for(down, part);
+            }
+            Stage::Outdated(ordinals) => {
+                let names: Vec<String> = ordinals.iter().map(|o| self.name(*o)).collect();
+                self.say_updating(
+                    part,
+                    format!(
+                        "updateStrategy is OnDelete: the template change reaches {} when their provider pods are deleted, \
+                         one at a time",
+                        names.join(", ")
+                    ),
+                );
+            }
+            Stage::Done if change.is_some() => {}
+            Stage::Done => {
+                if self.rolling() && self.workload.partition() != kept.partition {
+                    part.steps.push(self.partition(kept.partition));
+                } else {
+                    part.steps.push(drop_copy(copy));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the provider is healthy, at most [`DEADLINE`]; then its template goes back, if it was healthy under it.
+    fn wait_for(
+        &self,
+        ordinal: Ordinal,
+        kept: &Kept,
+        superseded: bool,
+        part: &mut Part,
+    ) -> Result<(), AdoptError> {
+        let node = self.name(ordinal);
+        if self.mark().is_some() {
+            self.say_updating(part, format!("{node} goes back to its former template"));
+            return Ok(());
+        }
+        self.say_updating(part, format!("{node} takes up the template change"));
+        if !overdue(self.observed, ordinal, self.now) {
+            self.wake_for(ordinal, part);
+            return Ok(());
+        }
+        let seconds = DEADLINE.as_secs();
+        let failed = if superseded {
+            kept.hash.clone()
+        } else {
+            self.hash.clone()
+        };
+        let back = if kept.healthy.contains(&ordinal) {
+            change::back(self.observed, self.workload, &kept.template, &failed)?
+        } else {
+            None
+        };
+        let Some(back) = back else {
+            part.findings.push(Finding::Stalled {
+                reason: Reason::ProviderUnavailable,
+                message: format!(
+                    "{node} is not healthy {seconds} seconds after its provider was to start with the present template, and \
+                     there is no former one under which it was: look at its provider pod's logs and correct the pool"
+                ),
+            });
+            return Ok(());
+        };
+        part.steps
+            .push(self.write(&back, self.top(), Some(&failed), PatchPurpose::Revert));
+        part.findings.push(Finding::Event(EventNote {
+            reason: EventReason::RolloutReverted,
+            subject: node.clone(),
+            note: format!(
+                "{node} was not healthy {seconds} seconds after a template change; the former template is put back \
+                 ({})",
+                back.lines(self.workload).join("; ")
+            ),
+        }));
+        Ok(())
+    }
+
+    fn wake_for(&self, ordinal: Ordinal, part: &mut Part) {
+        if let Some((_, since)) = self
+            .observed
+            .recall
+            .roll_step_since
+            .filter(|(o, _)| *o == ordinal)
+        {
+            part.wake(since.checked_add(DEADLINE).unwrap_or(Timestamp::MAX));
+        }
+    }
+
+    fn say_next(&self, next: Ordinal, part: &mut Part) {
+        self.say_updating(
+            part,
+            format!("the template change reaches {} next", self.name(next)),
+        );
+    }
+
+    fn step_to(&self, next: Ordinal, part: &mut Part) {
+        self.say_next(next, part);
+        if self.may_step(next) {
+            part.steps
+                .push(self.partition(Some(next.saturating_sub(self.workload.start_ordinal()))));
+        }
+    }
+
+    /// Outside of a roll the partition of a workload that we created is ours and 0.
+    fn own_partition(&self, part: &mut Part) {
+        let created = self.observed.pool.spec.provider.management() == Management::Create;
+        if created && self.workload.partition().unwrap_or(0) != 0 {
+            part.steps.push(self.partition(Some(0)));
+        }
+    }
+
+    fn restart(&self, ordinal: Ordinal, part: &mut Part) {
+        if let Some(pod) = self.observed.provider_pods.get(&ordinal) {
+            part.steps.push(Step::DeleteProviderPod {
+                pod: pod.key.clone(),
+                uid: pod.uid.clone(),
+                why: RestartReason::Revert,
+            });
+            self.say_updating(
+                part,
+                format!("{} goes back to its former template", self.name(ordinal)),
+            );
+        }
+    }
+
+    /// A template change is written between drains, or as the possible cure of the provider that holds one.
+    fn may_write(&self) -> bool {
+        !self.draining.busy || self.cure().is_some()
+    }
+
+    fn may_step(&self, next: Ordinal) -> bool {
+        !self.draining.busy || self.cure() == Some(next)
+    }
+
+    /// The ordinal whose drain waits for its own provider. A partition can reach it alone only when it is the highest.
+    fn cure(&self) -> Option<Ordinal> {
+        self.draining
+            .held_by_provider
+            .filter(|o| o.checked_add(1) == Some(self.workload.ordinals().end))
+    }
+
+    /// Above all ordinals.
+    fn top(&self) -> Option<i32> {
+        self.rolling().then(|| self.workload.replicas())
+    }
+
+    fn first_partition(&self) -> Option<i32> {
+        let cured = i32::from(self.draining.busy && self.cure().is_some());
+        self.top().map(|top| top.saturating_sub(cured))
+    }
+
+    fn write(
+        &self,
+        change: &Change,
+        partition: Option<i32>,
+        reverted: Option<&str>,
+        purpose: PatchPurpose,
+    ) -> Step {
+        change.step(self.observed, self.workload, partition, reverted, purpose)
+    }
+
+    fn partition(&self, wanted: Option<i32>) -> Step {
+        let text = |p: Option<i32>| p.map(|p| p.to_string());
+        let line = super::change_line(
+            "partition",
+            text(self.workload.partition()).as_deref(),
+            text(wanted).as_deref(),
+        );
+        patch::step(
+            self.workload,
+            patch::partition(self.workload, wanted),
+            PatchPurpose::Roll,
+            vec![line],
+        )
+    }
+
+    fn name(&self, ordinal: Ordinal) -> String {
+        self.observed.node_name(ordinal)
+    }
+
+    fn say_updating(&self, part: &mut Part, message: String) {
+        part.findings.push(Finding::Provider {
+            state: ProviderState::Updating,
+            message,
+        });
+    }
+
+    fn say_reverted(&self, part: &mut Part) {
+        part.findings.push(Finding::Stalled {
+            reason: Reason::RolloutReverted,
+            message: format!(
+                "the template that the pool asks for was taken back: a provider was not healthy {} seconds after it started \
+                 with it; correct spec.provider.image or what else was changed last",
+                DEADLINE.as_secs()
+            ),
+        });
+    }
+}
+
+/// Name of the Secret that keeps the template before a roll.
+fn copy_name(observed: &Observed) -> String {
+    format!("vnp-template-{}", observed.pool_uid())
+}

@@ -1,0 +1,308 @@
+//! The replica count upwards. Downwards there is only [`crate::proof::Shrink`].
+
+use serde_json::json;
+use vnp_crds::EventReason;
+
+use super::contest::{self, contested};
+use super::patch::{pointer, replace, test};
+use super::stalled_by;
+use crate::finding::{EventNote, Finding, ProviderState};
+use crate::observed::{Observed, Ordinal, Workload};
+use crate::plan::Part;
+use crate::step::{PatchPurpose, Step, WorkloadPatch};
+
+/// Raises the count to the target, and in any case so far that every ordinal of ours that still holds pods has its
+/// provider: who took it away, and whether the pool wants the node, does not matter while instances run.
+pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>, accepted: bool) -> Part {
+    let mut part = Part::default();
+    let count = workload.replicas();
+    let rescued = rescue(observed, workload, &mut part);
+    let mut raised = target.filter(|t| accepted && *t > count);
+    if let (Some(target), Some(by)) = (raised, contested(&observed.recall, contest::REPLICAS)) {
+        let message = format!("{by} keeps lowering spec.replicas of the StatefulSet below {target}");
+        part.findings
+            .push(stalled_by(by, &message, "let it leave spec.replicas to the pool"));
+        raised = None;
+    }
+    let Some(wanted) = rescued.into_iter().chain(raised).max().filter(|w| *w > count) else {
+        return part;
+    };
+    part.steps.push(raise(workload, wanted));
+    part.findings.push(Finding::Provider {
+        state: ProviderState::ScalingUp,
+        message: format!("the StatefulSet goes from {count} to {wanted} replicas"),
+    });
+    if raised == Some(wanted) {
+        part.findings.push(Finding::Event(EventNote {
+            reason: EventReason::ScalingUp,
+            subject: workload.name().to_owned(),
+            note: format!(
+                "StatefulSet {} scaled up from {count} to {wanted} replicas",
+                workload.name()
+            ),
+        }));
+    }
+    part
+}
+
+/// The patch tests UID and old count only: a change of anything else must not delay it.
+fn raise(workload: &Workload, wanted: i32) -> Step {
+    let count = workload.replicas();
+    let path = pointer(&["spec", "replicas"]);
+    Step::PatchWorkload(WorkloadPatch {
+        patch: json_patch::Patch(vec![
+            test(pointer(&["metadata", "uid"]), json!(workload.uid())),
+            test(path.clone(), json!(count)),
+            replace(path, json!(wanted)),
+        ]),
+        purpose: PatchPurpose::ScaleUp,
+        changes: vec![super::change_line(
+            "replicas",
+            Some(&count.to_string()),
+            Some(&wanted.to_string()),
+        )],
+    })
+}
+
+/// The count that gives back their provider to all ordinals of ours that hold pods, and who took it.
+fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i32> {
+    let status = observed.pool.status.as_ref();
+    let retired = status
+        .and_then(|s| s.provider.as_ref())
+        .map_or(&[][..], |p| p.retired.as_slice());
+    let end = workload.ordinals().end;
+    let mut highest = None;
+    for ordinal in observed.bound.keys().copied().filter(|o| *o >= end) {
+        let entry = retired.iter().find(|r| r.ordinal == ordinal);
+        let labelled = observed
+            .nodes
+            .get(&ordinal)
+            .is_some_and(|n| n.pool_label() == Some(observed.pool_name()) && !n.reserved());
+        let pods = observed.pods_on(ordinal).count();
+        let given_up = entry.is_some_and(|r| r.abandoned) || abandoned(observed, ordinal);
+        if pods == 0 || given_up || !(labelled || entry.is_some()) {
+            continue;
+        }
+        highest = highest.max(Some(ordinal));
+        let node = observed.node_name(ordinal);
+        let (reason, note) = if entry.is_some() {
+            let note = format!(
+                "{node} was removed as empty and {pods} pods are bound to it: its provider is brought back, then it is \
+                 drained again"
+            );
+            (EventReason::RaceLost, note)
+        } else {
+            let by = workload.replicas_manager().unwrap_or("somebody");
+            let note = format!(
+                "{by} lowered StatefulSet {} to {} replicas while {pods} pods are bound to {node}: scaled back up; change \
+                 spec.replicas of the pool instead",
+                workload.name(),
+                workload.replicas()
+            );
+            (EventReason::ForeignScale, note)
+        };
+        part.findings.push(Finding::Event(EventNote {
+            reason,
+            subject: node,
+            note,
+        }));
+    }
+    highest?.checked_sub(workload.start_ordinal())?.checked_add(1)
+}
+
+/// Given up by a person, in a pass whose status is not written yet.
+fn abandoned(observed: &Observed, ordinal: Ordinal) -> bool {
+    let annotations = observed.pool.metadata.annotations.as_ref();
+    let named = annotations
+        .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
+        .and_then(|v| v.split_once('/'));
+    named.is_some_and(|(node, _)| node == observed.node_name(ordinal))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::testing::{bind, observed, pod, pool, with_node};
+
+    fn raised(part: &Part) -> Option<i32> {
+        part.steps.iter().find_map(|s| match s {
+            Step::PatchWorkload(p) if p.purpose == PatchPurpose::ScaleUp => {
+                let last = serde_json::to_value(p.patch.0.last().unwrap()).unwrap();
+                last["value"].as_i64().map(|n| n as i32)
+            }
+            _ => None,
+        })
+    }
+
+    fn events(part: &Part) -> Vec<EventReason> {
+        part.findings
+            .iter()
+            .filter_map(|f| {
+                if let Finding::Event(e) = f {
+                    Some(e.reason)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn look(seen: &Observed, target: Option<i32>, accepted: bool) -> Part {
+        plan(seen, seen.workload.as_ref().unwrap(), target, accepted)
+    }
+
+    fn retire(seen: &mut Observed, ordinal: Ordinal, abandoned: bool) {
+        let mut pool = (*seen.pool).clone();
+        pool.status = serde_json::from_value(json!({ "provider": {
+            "type": "StatefulSet",
+            "retired": [{ "ordinal": ordinal, "time": "2026-12-31T00:00:00Z", "abandoned": abandoned }],
+        } }))
+        .unwrap();
+        seen.pool = Arc::new(pool);
+    }
+
+    #[test]
+    fn the_count_only_goes_up() {
+        let seen = observed(pool(json!({})), 3);
+        for (target, accepted, expected) in [
+            (None, true, None),
+            (Some(0), true, None),
+            (Some(2), true, None),
+            (Some(3), true, None),
+            (Some(5), true, Some(5)),
+            (Some(5), false, None),
+        ] {
+            assert_eq!(
+                raised(&look(&seen, target, accepted)),
+                expected,
+                "{target:?} {accepted}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_raise_tests_uid_and_old_count_and_writes_nothing_else() {
+        let seen = observed(pool(json!({})), 3);
+        let part = look(&seen, Some(4), true);
+        let Step::PatchWorkload(patch) = &part.steps[0] else {
+            panic!()
+        };
+        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        let before = raw.clone();
+        json_patch::patch(&mut raw, &patch.patch).unwrap();
+        assert_eq!(raw["spec"]["replicas"], 4);
+        raw["spec"]["replicas"] = json!(3);
+        assert_eq!(raw, before);
+        raw["spec"]["replicas"] = json!(2);
+        assert!(json_patch::patch(&mut raw, &patch.patch).is_err());
+    }
+
+    #[test]
+    fn lowered_by_somebody_under_pods_is_raised_back_wanted_or_not() {
+        for target in [0, 1, 3] {
+            let mut seen = observed(pool(json!({})), 1);
+            with_node(&mut seen, 1, |_| {});
+            with_node(&mut seen, 2, |_| {});
+            bind(&mut seen, 1, vec![pod("a")]);
+            let part = look(&seen, Some(target), false);
+            assert_eq!(raised(&part), Some(2), "{target}");
+            assert_eq!(events(&part), [EventReason::ForeignScale]);
+        }
+    }
+
+    #[test]
+    fn the_note_names_who_lowered_it() {
+        let mut seen = observed(pool(json!({})), 1);
+        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        raw["metadata"]["managedFields"] = json!([{
+            "manager": "kubectl-scale", "operation": "Update", "time": "2026-01-01T00:00:00Z",
+            "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+        seen.workload = Some(Arc::new(Workload::new(raw)));
+        with_node(&mut seen, 1, |_| {});
+        bind(&mut seen, 1, vec![pod("a")]);
+        let part = look(&seen, Some(1), true);
+        let note = part.findings.iter().find_map(|f| {
+            if let Finding::Event(e) = f {
+                Some(&e.note)
+            } else {
+                None
+            }
+        });
+        assert!(note.unwrap().starts_with("kubectl-scale lowered"), "{note:?}");
+    }
+
+    #[test]
+    fn a_pod_on_a_retired_ordinal_is_a_lost_race_unless_a_person_gave_it_up() {
+        let mut seen = observed(pool(json!({})), 2);
+        bind(&mut seen, 2, vec![pod("a")]);
+        retire(&mut seen, 2, false);
+        let part = look(&seen, Some(2), true);
+        assert_eq!(
+            (raised(&part), events(&part)),
+            (Some(3), vec![EventReason::RaceLost])
+        );
+
+        retire(&mut seen, 2, true);
+        assert_eq!(look(&seen, Some(2), true), Part::default());
+
+        // The same before the status is written: the Node is still there with our label.
+        let mut seen = observed(pool(json!({})), 2);
+        with_node(&mut seen, 2, |_| {});
+        bind(&mut seen, 2, vec![pod("a")]);
+        let mut given_up = (*seen.pool).clone();
+        given_up.metadata.annotations = Some(
+            [(
+                vnp_crds::ABANDON_ANNOTATION.to_owned(),
+                "virtual-node-eci-2/node-2".to_owned(),
+            )]
+            .into(),
+        );
+        seen.pool = Arc::new(given_up);
+        assert_eq!(look(&seen, Some(2), true), Part::default());
+    }
+
+    #[test]
+    fn ordinals_that_were_never_ours_are_not_scaled_to() {
+        let mut seen = observed(pool(json!({})), 2);
+        bind(&mut seen, 99, vec![pod("a")]);
+        with_node(&mut seen, 7, |n| n.labels.clear());
+        bind(&mut seen, 7, vec![pod("b")]);
+        let mut mirror = pod("m");
+        mirror.mirror = true;
+        with_node(&mut seen, 3, |_| {});
+        bind(&mut seen, 3, vec![mirror]);
+        assert_eq!(look(&seen, Some(2), true), Part::default());
+    }
+
+    #[test]
+    fn ordinals_count_from_the_start() {
+        let mut seen = observed(pool(json!({})), 1);
+        let mut raw: Value = seen.workload.as_ref().unwrap().raw.clone();
+        raw["spec"]["ordinals"] = json!({ "start": 5 });
+        seen.workload = Some(Arc::new(Workload::new(raw)));
+        with_node(&mut seen, 7, |_| {});
+        bind(&mut seen, 7, vec![pod("a")]);
+        assert_eq!(raised(&look(&seen, Some(1), true)), Some(3));
+    }
+
+    #[test]
+    fn a_contested_count_is_left_alone_but_not_under_pods() {
+        let mut seen = observed(pool(json!({})), 1);
+        let times = (0..3)
+            .map(|i| (crate::testing::after(-60 * i), "hpa".to_owned()))
+            .rev()
+            .collect();
+        seen.recall.set_back.insert(contest::REPLICAS.to_owned(), times);
+        let part = look(&seen, Some(4), true);
+        assert_eq!(raised(&part), None);
+        assert!(matches!(&part.findings[0], Finding::Stalled { message, .. } if message.contains("hpa")));
+        with_node(&mut seen, 2, |_| {});
+        bind(&mut seen, 2, vec![pod("a")]);
+        assert_eq!(raised(&look(&seen, Some(4), true)), Some(3));
+    }
+}
