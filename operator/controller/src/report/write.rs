@@ -47,9 +47,9 @@ pub(super) enum Written {
     Gone,
 }
 
-/// Server-side apply of the status: fields that are not in it any more go, conditions of others stay. The UID and the
-/// resourceVersion of the pool observed are part of it, so neither a pool created again under the same name nor a newer
-/// status is overwritten.
+/// Server-side apply of the status: fields that are not in it any more go, conditions of others stay. It carries the
+/// resourceVersion of the pool observed, so neither a newer status nor a pool that was created again under the same name
+/// is overwritten: both have another one. The UID would not help, the status subresource does not look at it (seen).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusApply<'a> {
@@ -63,7 +63,6 @@ struct StatusApply<'a> {
 #[serde(rename_all = "camelCase")]
 struct Precondition<'a> {
     name: &'a str,
-    uid: Option<&'a str>,
     resource_version: Option<&'a str>,
 }
 
@@ -97,7 +96,6 @@ impl Writer {
             kind: vnp_crds::KIND,
             metadata: Precondition {
                 name,
-                uid: meta.uid.as_deref(),
                 resource_version: meta.resource_version.as_deref(),
             },
             status,
@@ -180,7 +178,7 @@ mod tests {
     use crate::report::testing::pool;
 
     #[test]
-    fn a_status_names_the_very_object_it_is_about() {
+    fn a_status_names_the_version_it_is_made_from() {
         let pool = pool(json!({"metadata": {"resourceVersion": "41"}}));
         let status = VirtualNodePoolStatus {
             nodes: Some(2),
@@ -192,14 +190,13 @@ mod tests {
             kind: vnp_crds::KIND,
             metadata: Precondition {
                 name: "burst",
-                uid: meta.uid.as_deref(),
                 resource_version: meta.resource_version.as_deref(),
             },
             status: &status,
         };
         let expected = json!({
             "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
-            "metadata": {"name": "burst", "uid": "uid-burst", "resourceVersion": "41"}, "status": {"nodes": 2},
+            "metadata": {"name": "burst", "resourceVersion": "41"}, "status": {"nodes": 2},
         });
         assert_eq!(serde_json::to_value(body).unwrap(), expected);
     }
