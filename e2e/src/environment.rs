@@ -142,14 +142,10 @@ impl Environment {
     /// When the API server refuses any of it.
     pub async fn install_operator(&self) -> Result<&Path> {
         let install = || async {
-            for what in [
-                ["--kustomize", "crd"],
-                ["--kustomize", "rbac"],
-                ["--kustomize", "provider"],
-            ] {
-                let [how, folder] = what;
+            for folder in ["crd", "rbac", "provider"] {
                 let path = format!("{}/../config/{folder}", env!("CARGO_MANIFEST_DIR"));
-                self.kubectl(["apply", "--server-side", how, &path]).await?;
+                self.kubectl(["apply", "--server-side", "--kustomize", &path])
+                    .await?;
             }
             let crd = [
                 "wait",

@@ -478,3 +478,23 @@ async fn a_naive_shrink_leaks() -> Result<()> {
     })
     .await
 }
+
+/// What the operator runs with in every scenario: a missing right shows, and so does one too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_gets_the_rights_of_its_service_account_and_no_more() -> Result<()> {
+    Scenario::run("operator-rights", async |s| {
+        let kubeconfig = s.environment().install_operator().await?.display().to_string();
+        let may = async |what: &str| {
+            let kubectl = s.environment().control_plane();
+            let args = ["auth", "can-i", "--kubeconfig", &kubeconfig];
+            let answer = kubectl.kubectl(args.into_iter().chain(what.split(' '))).await;
+            answer.is_ok()
+        };
+        assert!(may("create pods --subresource eviction --all-namespaces").await);
+        assert!(may("patch statefulsets.apps --namespace kube-system").await);
+        assert!(!may("get secrets --namespace kube-system").await);
+        assert!(!may("update nodes --subresource status").await);
+        Ok(())
+    })
+    .await
+}

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 
 use super::{Scenario, eventually};
 
@@ -21,10 +24,9 @@ impl Scenario<'_> {
             "delete namespace {namespace} --wait=false --ignore-not-found"
         ))
         .await?;
-        self.kubectl(&format!(
-            "delete pods --all --namespace {namespace} --force --grace-period=0 --wait=false"
-        ))
-        .await?;
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete_collection(&at_once, &ListParams::default()).await?;
         eventually("the providers have stopped", GONE_WITHIN, async || {
             let running = self.cloud().running_providers();
             ensure!(running.is_empty(), "{running:?} still run");
