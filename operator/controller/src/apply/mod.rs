@@ -1,0 +1,168 @@
+//! Writes: one small executor for each kind of step. Nothing is decided here. Every write has the preconditions that
+//! its step names, is made only while the lease is held, and is never repeated behind the plan's back: a write that
+//! failed is planned again from what is then seen.
+
+mod copies;
+mod error;
+mod nodes;
+mod pods;
+mod pool_object;
+mod profile;
+mod workload;
+mod write;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use futures::future::join_all;
+use kube::Client;
+use vnp_crds::VirtualNodePool;
+use vnp_plan::plan::{Track, TrackKind};
+use vnp_plan::step::Step;
+
+pub use self::copies::COPY_KEY;
+pub use self::error::{ApplyError, Retry, Target};
+use self::write::Writer;
+use crate::runtime::lease::Claim;
+use crate::runtime::metrics::Metrics;
+
+/// The pool that steps are about, as it was when they were planned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolRef {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// resourceVersion.
+    pub resource_version: String,
+    /// Finalizers in order.
+    pub finalizers: Vec<String>,
+    /// Namespace of the provider's workload, empty for a type without one.
+    pub provider_namespace: String,
+    /// Name of the provider's workload, likewise.
+    pub provider_name: String,
+}
+
+impl PoolRef {
+    /// The pool as read.
+    pub fn of(pool: &VirtualNodePool) -> Self {
+        let meta = &pool.metadata;
+        let provider = &pool.spec.provider;
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            provider_namespace: provider.namespace.clone().unwrap_or_default(),
+            provider_name: provider.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// What one attempted step got.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its track; `None` for a step of the cluster loop.
+    pub track: Option<TrackKind>,
+    /// The step.
+    pub step: Step,
+    /// What came of it.
+    pub result: Result<(), ApplyError>,
+}
+
+/// Executes steps.
+#[derive(Clone)]
+pub struct Applier {
+    writer: Writer,
+    namespace: String,
+}
+
+impl Applier {
+    /// `client` must be the one that retries nothing: a hidden retry could write after the lease is lost. `namespace` is
+    /// the operator's own.
+    pub fn new(client: Client, claim: Claim, metrics: Metrics, namespace: String) -> Self {
+        Self {
+            writer: Writer {
+                client,
+                claim,
+                metrics,
+            },
+            namespace,
+        }
+    }
+
+    /// Executes the tracks side by side, the steps of a track one after the other up to the first that fails.
+    pub async fn run(&self, pool: &PoolRef, tracks: &[Track]) -> Vec<Outcome> {
+        join_all(tracks.iter().map(|track| self.run_track(pool, track)))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Executes the steps of the cluster loop, which depend on no pool and not on each other.
+    pub async fn run_profile(&self, steps: &[Step]) -> Vec<Outcome> {
+        // A step about a pool would find no name here, and an empty name is refused before anything is sent.
+        let nobody = &PoolRef::default();
+        join_all(steps.iter().map(|step| async move {
+            let result = self.step(nobody, step).await;
+            Outcome {
+                track: None,
+                step: step.clone(),
+                result,
+            }
+        }))
+        .await
+    }
+
+    async fn run_track(&self, pool: &PoolRef, track: &Track) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for step in &track.steps {
+            let result = self.step(pool, step).await;
+            let failed = result.is_err();
+            outcomes.push(Outcome {
+                track: Some(track.kind),
+                step: step.clone(),
+                result,
+            });
+            if failed {
+                break;
+            }
+        }
+        outcomes
+    }
+
+    async fn step(&self, pool: &PoolRef, step: &Step) -> Result<(), ApplyError> {
+        let writer = &self.writer;
+        match step {
+            Step::AddPoolFinalizer => pool_object::add_finalizer(writer, pool).await,
+            Step::RemovePoolFinalizer => pool_object::remove_finalizer(writer, pool).await,
+            Step::CreateWorkload { body } => workload::create(writer, pool, body).await,
+            Step::ApplyWorkload { body, .. } => workload::apply(writer, pool, body).await,
+            Step::PatchWorkload(patch) => workload::patch(writer, pool, &patch.patch).await,
+            Step::Shrink(shrink) => workload::patch(writer, pool, shrink.patch()).await,
+            Step::DeleteWorkload { uid } => workload::delete(writer, pool, uid).await,
+            Step::SaveCopy { name, content } => {
+                copies::save(writer, &self.namespace, pool, name, content).await
+            }
+            Step::DropCopy { name, uid } => copies::discard(writer, &self.namespace, name, uid).await,
+            Step::OrphanProviderPod { pod, uid, owner_uid } => {
+                pods::orphan(writer, pod, uid, owner_uid).await
+            }
+            Step::DeleteProviderPod { pod, uid, .. } => pods::delete(writer, pod, uid).await,
+            Step::Cordon { node, uid } => nodes::cordon(writer, node, uid).await,
+            Step::Uncordon { node, uid } => nodes::uncordon(writer, node, uid).await,
+            Step::LabelNode { node, uid, pool } => nodes::label(writer, node, uid, pool.as_deref()).await,
+            Step::DeleteNode { node, uid } => nodes::delete(writer, node, uid).await,
+            Step::CreateProfile(patch) => profile::create(writer, patch).await,
+            Step::PatchProfile(patch) => profile::patch(writer, patch).await,
+            Step::DeleteProfile {
+                config_map,
+                uid,
+                resource_version,
+            } => profile::delete(writer, config_map, uid, resource_version).await,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The task of one draining node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use vnp_crds::LimitedBy;
+use vnp_plan::drain::answer::Answer;
+use vnp_plan::drain::order::{DrainOrder, EvictionCandidate};
+use vnp_plan::drain::pace::Next;
+
+use super::evict::evict;
+use super::{Shared, refusals};
+use crate::observe::memory::DrainMemories;
+
+/// Longest wait without a look: nothing depends on it, but a missed wake-up would cost no more than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// One draining node. What it knows is in the order and in the throttle.
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool_uid: String,
+}
+
+impl Lane {
+    /// Evicts by the newest order until the sender is gone, then waits for the last answers.
+    pub(super) async fn run(self, mut orders: watch::Receiver<Arc<DrainOrder>>) {
+        let shared = &*self.shared;
+        let mut flights = FuturesUnordered::new();
+        loop {
+            let freed = shared.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let order = Arc::clone(&orders.borrow_and_update());
+            let next = loop {
+                let next = self.begin_next(&order);
+                let Next::Evict(index) = next else { break next };
+                flights.extend(order.pods.get(index).cloned().map(|pod| async move {
+                    let answer = evict(&shared.client, &shared.claim, &pod).await;
+                    (pod, answer)
+                }));
+            };
+            let look_again = match next {
+                Next::Wait {
+                    until: Some(until), ..
+                } => shared.clock.instant(until),
+                _ => Instant::now() + LOOK_AGAIN,
+            };
+            tokio::select! {
+                // Flights first: what was just decided on is on its way before anything else happens.
+                biased;
+                Some((pod, answer)) = flights.next() => self.take(&order, &pod, &answer),
+                changed = orders.changed() => if changed.is_err() { break },
+                () = freed => {}
+                () = tokio::time::sleep_until(look_again) => {}
+            }
+        }
+        let order = Arc::clone(&orders.borrow());
+        while let Some((pod, answer)) = flights.next().await {
+            self.take(&order, &pod, &answer);
+        }
+    }
+
+    /// Asks the throttle and, when a pod may go, notes that it goes: both under one lock, so that two tasks never spend
+    /// the same token and a withdrawn order sends nothing.
+    fn begin_next(&self, order: &DrainOrder) -> Next {
+        if self.shared.claim.check().is_err() {
+            return Next::Idle;
+        }
+        let now = self.shared.clock.now();
+        let mut throttle = self.shared.throttle();
+        let next = throttle.next(&self.pool_uid, order, now);
+        if let Next::Evict(index) = next {
+            throttle.sent(&self.pool_uid, order, index, now);
+        }
+        drop(throttle);
+        if let Next::Wait { limited_by, .. } = next {
+            self.limited_by(order, limited_by);
+        }
+        next
+    }
+
+    fn limited_by(&self, order: &DrainOrder, by: LimitedBy) {
+        let memories: &DrainMemories = &self.shared.memories;
+        let changed = memories.with(&self.pool_uid, order.ordinal, |memory| {
+            memory.limited_by.replace(by) != Some(by)
+        });
+        if changed {
+            (self.shared.wake)(&self.pool_uid);
+        }
+    }
+
+    fn take(&self, order: &DrainOrder, pod: &EvictionCandidate, answer: &Answer) {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        shared.throttle().answered(&pod.uid, answer, now);
+        shared.metrics.evicted(answer.label());
+        tracing::debug!(pod = %pod.pod, node = order.node, answer = answer.label(), "eviction");
+        let changed = shared.memories.with(&self.pool_uid, order.ordinal, |memory| {
+            refusals::note(memory, pod, answer, now)
+        });
+        shared.freed.notify_waiters();
+        if changed {
+            (shared.wake)(&self.pool_uid);
+        }
+    }
+}
