@@ -1,12 +1,10 @@
 //! Every rule and every bound of the schema: accepted, and refused with a message that names field and value.
 
-mod cases;
-mod schema;
-
 use std::collections::BTreeSet;
 
-use schema::Server;
 use serde_json::Value;
+
+use crate::{cases, server::Server};
 
 /// What went wrong with a case, and which CEL rules refused something in it.
 fn run(server: &Server, case: &cases::Case) -> (Vec<String>, Vec<String>) {
