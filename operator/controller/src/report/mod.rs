@@ -1,7 +1,7 @@
 //! Says what is so: status, conditions, events and gauges of a pool. Written only when it changed (P5, P6).
 //!
-//! What to say is decided by pure functions: [`status::report`] builds the status, [`quiet::verdict`] whether it is worth
-//! a write, [`transitions`] and [`told`] which events it is worth. [`Reporter`] carries that out.
+//! What to say is decided by pure functions: `status::report` builds the status, `quiet::verdict` whether it is worth
+//! a write, `transitions` and `told` which events it is worth. [`Reporter`] carries that out.
 
 mod attempts;
 mod blockage;
