@@ -1,5 +1,6 @@
 //! The cluster loop: what derives from all pools together, for now the profile.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,7 +69,11 @@ impl ClusterLoop {
         let end = self.pass(Timestamp::now()).await;
         let queue = &self.cluster.cluster_queue;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        *failures = if matches!(end, End::Failed) { failures.saturating_add(1) } else { 0 };
+        *failures = if matches!(end, End::Failed) {
+            failures.saturating_add(1)
+        } else {
+            0
+        };
         let (result, wait) = match end {
             End::Done => ("ok", spread(REPAIR, 0.2)),
             End::Waiting => ("waiting", LOOK_AGAIN),
@@ -80,13 +85,24 @@ impl ClusterLoop {
             queue.hold(CLUSTER_KEY, again);
         }
         queue.wake_at(CLUSTER_KEY, again);
-        self.metrics.reconciled("cluster", result, began.elapsed().as_secs_f64());
+        self.metrics
+            .reconciled("cluster", result, began.elapsed().as_secs_f64());
     }
 
     async fn pass(&self, now: Timestamp) -> End {
-        let Some(seen) = self.observe(now) else { return End::Waiting };
+        let Some(seen) = self.observe(now) else {
+            return End::Waiting;
+        };
         let plan = plan_profile(&seen);
-        note(&mut self.cluster.profile_set_back.lock().unwrap_or_else(PoisonError::into_inner), plan.set_back, now);
+        note(
+            &mut self
+                .cluster
+                .profile_set_back
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            plan.set_back,
+            now,
+        );
         let mut end = End::Done;
         for outcome in self.applier.run_profile(&plan.steps).await {
             match outcome.result {
@@ -96,7 +112,10 @@ impl ClusterLoop {
                     Retry::LookAgain if matches!(end, End::Done) => end = End::LookAgain,
                     Retry::LookAgain => {}
                     Retry::Later | Retry::Person => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the profile is not written");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the profile is not written"
+                        );
                         end = End::Failed;
                     }
                 },
@@ -114,7 +133,11 @@ impl ClusterLoop {
         }
         let mut pools = Vec::new();
         for pool in cluster.all_pools() {
-            match cluster.observe(pool.metadata.name.as_deref().unwrap_or_default(), &self.operator, now) {
+            match cluster.observe(
+                pool.metadata.name.as_deref().unwrap_or_default(),
+                &self.operator,
+                now,
+            ) {
                 Sight::Gone => {}
                 Sight::Waiting(_) => return None,
                 Sight::Seen(seen) => {
@@ -127,23 +150,33 @@ impl ClusterLoop {
         }
         Some(ClusterObserved {
             pools,
-            profile: cluster.profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
-            acs_profile: cluster.acs_profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
-            set_back: cluster.profile_set_back.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            profile: cluster
+                .profile
+                .read(|t| t.iter().next().map(|(_, map)| map.clone())),
+            acs_profile: cluster
+                .acs_profile
+                .read(|t| t.iter().next().map(|(_, map)| map.clone())),
+            set_back: cluster
+                .profile_set_back
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         })
     }
 }
 
-/// Adds what was replaced, once each, and drops what is too old to count.
+/// Adds what was replaced, once each, and drops what is too old to count. What is replaced right now keeps its history:
+/// forgetting it would start the fight again.
 fn note(history: &mut SetBackHistory, seen: Vec<SetBack>, now: Timestamp) {
+    let open: BTreeSet<String> = seen.iter().map(|s| s.path.clone()).collect();
     for SetBack { path, at, manager } in seen {
         let times = history.entry(path).or_default();
         if !times.iter().any(|(known, _)| *known == at) {
             times.push((at, manager));
         }
     }
-    history.retain(|_, times| {
-        times.retain(|(at, _)| now.duration_since(*at) <= REMEMBERED);
+    history.retain(|path, times| {
+        times.retain(|(at, _)| open.contains(path) || now.duration_since(*at) <= REMEMBERED);
         !times.is_empty()
     });
 }
@@ -157,7 +190,11 @@ mod tests {
     }
 
     fn replaced(minutes: i64) -> Vec<SetBack> {
-        vec![SetBack { path: "vpcId".into(), at: at(minutes), manager: "kubectl-edit".into() }]
+        vec![SetBack {
+            path: "vpcId".into(),
+            at: at(minutes),
+            manager: "kubectl-edit".into(),
+        }]
     }
 
     #[test]
@@ -166,6 +203,8 @@ mod tests {
         note(&mut history, replaced(0), at(0));
         note(&mut history, replaced(0), at(1));
         note(&mut history, replaced(2), at(2));
+        assert_eq!(history["vpcId"].len(), 2);
+        note(&mut history, replaced(2), at(600));
         assert_eq!(history["vpcId"].len(), 2);
         note(&mut history, Vec::new(), at(31));
         assert_eq!(history["vpcId"].len(), 1);
