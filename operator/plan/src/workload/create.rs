@@ -212,9 +212,10 @@ pub(super) fn changes(workload: &Workload, template: &Value) -> Vec<String> {
     lines
 }
 
-/// Values of `provider.env` stay out of status and logs: they are not ours to publish.
+/// Values of `provider.env` stay out of status and logs: they are not ours to publish. References have none.
 fn variable_line(name: &str, there: &Value, wanted: &Value) -> String {
-    if vnp_crds::OWN_ENV.contains(&name) {
+    let plain = !env::is_reference(there, name) && !env::is_reference(wanted, name);
+    if plain && vnp_crds::OWN_ENV.contains(&name) {
         return super::change_line(
             &format!("env {name}"),
             env::value(there, name),

@@ -252,7 +252,11 @@ fn stalled_by(by: &str, message: &str, remedy: &str) -> Finding {
 
 /// `env ECI_VSWITCH vsw-a -> vsw-b`.
 fn change_line(what: &str, old: Option<&str>, new: Option<&str>) -> String {
-    let text = |value: Option<&str>| value.unwrap_or("(unset)").to_owned();
+    let text = |value: Option<&str>| match value {
+        None => "(unset)".to_owned(),
+        Some("") => "(empty)".to_owned(),
+        Some(value) => value.to_owned(),
+    };
     format!("{what} {} -> {}", text(old), text(new))
 }
 

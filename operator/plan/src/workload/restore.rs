@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use vnp_crds::EventReason;
 
-use super::patch;
+use super::{owned, patch};
 use crate::finding::{EventNote, Finding, ProviderState};
 use crate::observed::{Observed, SavedCopy, Workload};
 use crate::plan::Part;
@@ -23,6 +23,10 @@ struct Kept {
     uid: String,
     /// The body that makes it again.
     object: Value,
+    /// `metadata.managedFields` of the object. A POST makes everything the poster's, and what a POST wrote nobody's later
+    /// apply can take away; so each field is given back to the manager it had.
+    #[serde(default)]
+    managers: Vec<Value>,
 }
 
 /// Name of the Secret that keeps the copy.
@@ -54,12 +58,12 @@ fn let_go(observed: &Observed, workload: &Workload, target: Option<i32>) -> Part
         .filter(|p| p.owner_uids.iter().any(|o| o == workload.uid()));
     let owned: Vec<_> = owned.collect();
     let copy = observed.restore_copy.as_ref();
-    if workload.replicas() == 0 && !needed(observed, target) && owned.is_empty() {
+    if workload.replicas() == 0 && !needed(observed, target) && owned.iter().all(|pod| pod.deleting) {
         part.findings.push(absent(format!(
             "StatefulSet {} was deleted and nothing runs on it",
             workload.name()
         )));
-        if workload.has_finalizer() {
+        if workload.has_finalizer() && owned.is_empty() {
             part.steps.extend(copy.map(drop_copy));
             part.steps.push(finalizer_off(workload));
         }
@@ -140,6 +144,7 @@ fn back(observed: &Observed, workload: &Workload, copy: &SavedCopy) -> Option<Pa
             .push(patch::step(workload, operations, PatchPurpose::TakeOver, changes));
         return Some(part);
     }
+    part.steps.extend(owners_again(workload, copy));
     part.steps.push(drop_copy(copy));
     if held {
         part.findings.push(Finding::Event(EventNote {
@@ -153,6 +158,49 @@ fn back(observed: &Observed, workload: &Workload, copy: &SavedCopy) -> Option<Pa
         }));
     }
     Some(part)
+}
+
+/// Gives each field back to its manager, when the object is the one that was made from the copy.
+fn owners_again(workload: &Workload, copy: &SavedCopy) -> Option<Step> {
+    let kept = serde_json::from_value::<Kept>(copy.content.clone()).ok()?;
+    let present = managers(workload);
+    let ours = present
+        .iter()
+        .all(|m| m.get("manager").and_then(Value::as_str) == Some(vnp_crds::FIELD_MANAGER));
+    let same = !owned::differs(&kept.object["spec"], &workload.raw["spec"]);
+    if kept.managers.is_empty() || kept.managers == present || !ours || !same {
+        return None;
+    }
+    let status = all_managers(workload).filter(|m| of_status(m)).cloned();
+    let managers: Vec<Value> = kept.managers.into_iter().chain(status).collect();
+    let operation = patch::replace(patch::pointer(&["metadata", "managedFields"]), managers.into());
+    let changes = vec!["field managers as before the deletion".to_owned()];
+    Some(patch::step(
+        workload,
+        vec![operation],
+        PatchPurpose::TakeOver,
+        changes,
+    ))
+}
+
+fn all_managers(workload: &Workload) -> impl Iterator<Item = &Value> {
+    workload
+        .raw
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+fn of_status(entry: &Value) -> bool {
+    entry.get("subresource").and_then(Value::as_str) == Some("status")
+}
+
+fn managers(workload: &Workload) -> Vec<Value> {
+    all_managers(workload)
+        .filter(|m| !of_status(m))
+        .cloned()
+        .collect()
 }
 
 /// Whether a node is wanted or anything is left of one.
@@ -182,6 +230,7 @@ fn keep(workload: &Workload) -> Value {
     }
     json!(Kept {
         uid: workload.uid().to_owned(),
+        managers: managers(workload),
         object: json!({
             "apiVersion": "apps/v1",
             "kind": "StatefulSet",

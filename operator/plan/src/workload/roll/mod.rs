@@ -121,7 +121,10 @@ pub(super) fn plan(
         None => roll.begin(&mut part),
         Some(copy) => roll.go_on(copy, &mut part),
     };
-    if let Err(error) = done {
+    // Without acceptance it is said already what is the matter.
+    if let Err(error) = done
+        && accepted
+    {
         part.findings.push(Finding::Stalled {
             reason: Reason::FieldContested,
             message: error.to_string(),
@@ -154,9 +157,10 @@ impl Roll<'_> {
             if self.accepted {
                 self.own_partition(part);
             }
+            self.say_outdated(part);
             return Ok(());
         };
-        if !self.accepted {
+        if !self.accepted || self.leaving() {
             return Ok(());
         }
         let created = matches!(change, Change::Template(_));
@@ -362,6 +366,32 @@ impl Roll<'_> {
         }
     }
 
+    /// Somebody's own partition or OnDelete keeps providers at an older template.
+    fn say_outdated(&self, part: &mut Part) {
+        let Some(revision) = self.workload.update_revision() else {
+            return;
+        };
+        let older = |o: &Ordinal| {
+            self.observed
+                .provider_pods
+                .get(o)
+                .is_some_and(|p| p.revision != revision)
+        };
+        let names: Vec<String> = self
+            .workload
+            .ordinals()
+            .rev()
+            .filter(older)
+            .map(|o| self.name(o))
+            .collect();
+        if !names.is_empty() {
+            self.say_updating(
+                part,
+                format!("{} run an older template of the StatefulSet", names.join(", ")),
+            );
+        }
+    }
+
     fn restart(&self, ordinal: Ordinal, part: &mut Part) {
         if let Some(pod) = self.observed.provider_pods.get(&ordinal) {
             part.steps.push(Step::DeleteProviderPod {
@@ -376,9 +406,14 @@ impl Roll<'_> {
         }
     }
 
+    /// A pool that goes changes nothing any more, unless it is the cure.
+    fn leaving(&self) -> bool {
+        self.observed.deleting() && self.cure().is_none()
+    }
+
     /// A template change is written between drains, or as the possible cure of the provider that holds one.
     fn may_write(&self) -> bool {
-        !self.draining.busy || self.cure().is_some()
+        !self.leaving() && (!self.draining.busy || self.cure().is_some())
     }
 
     fn may_step(&self, next: Ordinal) -> bool {

@@ -529,3 +529,47 @@ proptest! {
         prop_assert!(server.seen.provider_pods.values().all(|p| p.ready));
     }
 }
+
+#[test]
+fn a_pool_that_goes_changes_no_template() {
+    for replicas in [0, 2] {
+        let mut server = running(false, replicas);
+        let mut going = wanting(false, 0, BETTER);
+        going.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(server.now));
+        server.set_pool(going);
+        assert_eq!(server.plan().steps, Vec::new());
+    }
+}
+
+#[test]
+fn providers_that_somebody_holds_at_an_older_template_are_named() {
+    let mut server = running(true, 2);
+    Arc::make_mut(server.seen.provider_pods.get_mut(&0).unwrap()).revision = "older".to_owned();
+    let said = server.plan().findings.into_iter().any(|f| {
+        matches!(f, Finding::Provider { state: ProviderState::Updating, message } if message.contains("virtual-node-eci-0"))
+    });
+    assert!(said);
+}
+
+#[test]
+fn a_step_waits_for_another_provider_that_is_down_but_not_for_ever() {
+    let mut server = running(true, 3);
+    server.set_pool(wanting(true, 3, BETTER));
+    server.pass(usize::MAX);
+    // Under the old template, and on its own.
+    let pod = Arc::make_mut(server.seen.provider_pods.get_mut(&0).unwrap());
+    pod.ready = false;
+    pod.images.insert("provider".to_owned(), BROKEN.to_owned());
+    for _ in 0..20 {
+        server.pass(usize::MAX);
+        server.tick();
+    }
+    assert_eq!(server.started, Vec::<Ordinal>::new());
+    assert!(!roll_in_step(&server.seen, server.now));
+    assert!(server.plan().wake_at.is_some_and(|at| at > server.now));
+    server.run();
+    assert_eq!(server.started, [2, 1, 0]);
+    assert_eq!(image(&server), BETTER);
+    at_rest(&server);
+}
