@@ -21,7 +21,7 @@ pub(super) struct Pki {
 }
 
 impl Pki {
-    /// Writes `ca.crt`, `apiserver.crt`, `apiserver.key`, `service-account.key` and `service-account.pub` into `folder`.
+    /// Writes the certificates of CA and API server and the key pair for ServiceAccount tokens into `folder`.
     pub(super) fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let mut params = CertificateParams::default();

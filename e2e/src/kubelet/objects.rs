@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt};
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Repeats `call` until it succeeds. `None` when there is nothing left to write to: the object is gone, or another
-/// one stands in its place.
+/// one stands in its place, which a status patch with a UID learns from a 422 ("field is immutable").
 pub(crate) async fn insist<T, F>(what: &str, name: &str, call: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = kube::Result<T>>,
@@ -17,7 +17,7 @@ where
     loop {
         match call().await {
             Ok(value) => return Some(value),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return None,
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => return None,
             Err(error) => {
                 tracing::debug!("{what} {name}: {error}; trying again");
                 tokio::time::sleep(RETRY_AFTER).await;

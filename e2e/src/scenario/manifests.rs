@@ -79,8 +79,7 @@ pub fn provider(name: &str, replicas: u32) -> Value {
     })
 }
 
-/// A Deployment whose pods run on virtual nodes only, labelled `app: <name>`. Set `spec.template.spec.nodeName`'s
-/// place in `nodeSelector` to pin them to one node: see [`on_node`].
+/// A Deployment whose pods run on virtual nodes only, labelled `app: <name>`; [`on_node`] pins them to one.
 #[must_use]
 pub fn deployment(namespace: &str, name: &str, replicas: u32) -> Value {
     json!({
