@@ -1,1 +1,19 @@
-//! placeholder
+//! Decides what the operator does. Everything here is a pure function of what was observed and of `now`: no client, no
+//! clock, no runtime, no I/O.
+
+pub mod accept;
+pub mod drain;
+pub mod finding;
+pub mod observed;
+mod pass;
+mod pause;
+pub mod plan;
+pub mod profile;
+pub mod proof;
+pub mod step;
+pub mod target;
+#[cfg(test)]
+mod testing;
+pub mod workload;
+
+pub use pass::{drained, plan};

@@ -33,7 +33,8 @@ pub enum Answer {
     PodRaceLost,
     /// The budget allows no disruption now.
     Budget,
-    /// The disruption controller has not looked at the budget since it changed.
+    /// The disruption controller has not accounted for the budget since it changed; it never does where it can't tell
+    /// how many pods there should be (`maxUnavailable` over pods without a controller).
     BudgetStale {
         /// When the server wants to be asked again.
         retry_after: SignedDuration,
@@ -146,8 +147,8 @@ impl Answer {
             Self::Budget => under(&no_disruptions),
             Self::BudgetStale { .. } => under(&|budget| {
                 format!(
-                    "PodDisruptionBudget {budget} changed and kube-controller-manager has not looked at it yet; if it \
-                     stays so, see whether kube-controller-manager runs"
+                    "kube-controller-manager has not accounted for PodDisruptionBudget {budget} yet; if it stays so, see \
+                     its condition DisruptionAllowed and whether kube-controller-manager runs"
                 )
             }),
             Self::BudgetMapFull => under(&|budget| {

@@ -10,7 +10,7 @@ pub mod health;
 pub mod memory;
 mod node;
 pub mod order;
-// pace
+pub mod pace;
 mod removal;
 pub mod settle;
 

@@ -18,6 +18,11 @@ const RESTART_GRACE_SECONDS: i64 = 120;
 pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) {
     let mut entry = entry(scene, ordinal);
     walk(scene, ordinal, &mut entry, plan);
+    // Without progress until then it is stalled, and nothing else may happen that would tell.
+    let deadline = entry.last_progress + signed(scene.settings.progress_deadline);
+    if deadline > scene.now {
+        plan.wake(deadline);
+    }
     plan.nodes.push(entry);
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use vnp_crds::{DrainPhase, EventReason, RetiredOrdinal};
+use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
 use super::{DrainPlan, Scene, cordon, seconds};
 use crate::finding::{EventNote, Finding};
@@ -66,14 +66,7 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
     let draining = scene.seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
     for entry in draining.map_or(&[][..], |d| d.nodes.as_slice()) {
         if absent(scene, entry.ordinal) && !list.iter().any(|r| r.ordinal == entry.ordinal) {
-            let abandoned = scene
-                .seen
-                .pool
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
-                .is_some_and(|v| *v == format!("{}/{}", entry.name, cordon::fence_uid(scene, entry.ordinal)));
+            let abandoned = gave_up(scene, &entry.name, &cordon::fence_uid(scene, entry.ordinal));
             list.push(RetiredOrdinal {
                 ordinal: entry.ordinal,
                 node_uid: entry.uid.clone(),
@@ -84,6 +77,12 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
     }
     let surplus = list.len().saturating_sub(RETIRED);
     list.split_off(surplus)
+}
+
+/// The pool's annotation gives this node up.
+fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
+    let annotations = scene.seen.pool.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION)).is_some_and(|v| *v == format!("{node}/{uid}"))
 }
 
 /// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
@@ -120,7 +119,19 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         pods_blocked: 0,
     });
     // A bound pod means that a race was lost: the count goes back up and the drain starts again.
-    let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned);
+    let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned) 
+        || gave_up(scene, &node.name, &node.uid);
+    if left > 0 && !given_up && scene.seen.workload.is_none() {
+        let message = format!(
+            "the workload that ran its provider is gone, so nobody can delete its instances; bring the workload back, or \
+             delete the instances by hand and annotate the pool {}={}/{}",
+            vnp_crds::ABANDON_ANNOTATION,
+            node.name,
+            node.uid
+        );
+        let pods = scene.seen.pods_on(ordinal).count();
+        plan.block(scene.blocker(BlockerReason::ProviderUnavailable, node.name.clone(), pods, message));
+    }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;
     }
@@ -136,10 +147,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     };
     let empty = live.list.holding().next().is_none() || given_up;
     let same = live.node.as_ref().is_some_and(|n| n.uid == node.uid) && live.provider_pod.is_none();
-    let gone = live
-        .workload
-        .as_ref()
-        .is_some_and(|w| !w.ordinals().contains(&ordinal) && w.uid() == scene.workload.uid());
+    let gone = live.workload.as_ref().is_none_or(|w| !w.ordinals().contains(&ordinal));
     let unwanted = crate::target::target_of(&live.pool, live.workload.as_deref())
         .is_some_and(|t| ordinal >= scene.workload.start_ordinal().saturating_add(t));
     if empty && same && gone && unwanted && !live.pool.is_paused() {

@@ -134,6 +134,15 @@ pub struct Recall {
     pub set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
     /// The same for keys of the profile, as the cluster loop remembers them for all pools.
     pub profile_set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
-    /// What was wanted of each field, by field path, when it was last seen in place.
-    pub in_place: BTreeMap<String, String>,
+    /// What was wanted of each field at the last look, and whether it was in place, by field path.
+    pub fields: BTreeMap<String, SeenField>,
+}
+
+/// A field of the workload as it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenField {
+    /// What the pool wanted of it, by its text or its hash.
+    pub wanted: String,
+    /// The workload said so.
+    pub in_place: bool,
 }

@@ -1,0 +1,249 @@
+//! One pass over one pool: the parts are planned one after the other and put together.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use vnp_crds::{DeletionPolicy, Management, ProviderType};
+
+use crate::accept::{Acceptance, accept};
+use crate::drain::health::{HEARTBEAT_LIMIT, health};
+use crate::drain::{DrainPlan, Holds, plan_drain};
+use crate::observed::{NodeView, Observed, Ordinal, Workload};
+use crate::plan::{Facts, Plan, Track, TrackKind};
+use crate::step::{PatchPurpose, Step};
+use crate::target::target;
+use crate::workload::{DrainState, plan_workload, roll_in_step};
+use crate::{pause, profile};
+
+/// Plans one pass.
+pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
+    let acceptance = accept(seen);
+    let target = target(seen);
+    let drain = drain(seen, &acceptance, target, now);
+    let state = DrainState {
+        busy: drain.busy(),
+        held_by_provider: drain.held_by_provider,
+        drained: drained(seen),
+    };
+    let profile_released = profile::released(seen);
+    let workload = plan_workload(seen, &acceptance, target, &state, now);
+    let labels = labels(seen, &acceptance);
+    let pool_track = finalizer(
+        seen,
+        &acceptance,
+        profile_released && (state.drained || retains(seen)),
+    );
+
+    let mut plan = Plan {
+        facts: facts(seen, target, &drain, now),
+        reads: drain.reads,
+        orders: drain.orders,
+        settles: drain.settles,
+        ..Plan::default()
+    };
+    plan.findings.extend(acceptance.findings);
+    plan.findings.extend(drain.findings);
+    plan.findings.extend(workload.findings);
+    plan.findings.extend(profile::profile_findings(seen));
+    plan.wake_at = drain
+        .wake_at
+        .into_iter()
+        .chain(workload.wake_at)
+        .chain(heartbeat_expiry(seen, now))
+        .min();
+    let drain_steps: Vec<Step> = drain.steps.into_iter().chain(labels).collect();
+    if pool_track.first() == Some(&Step::AddPoolFinalizer) {
+        // Before anything is made or taken over, it must be certain that it will be given back.
+        plan.add(TrackKind::Pool, pool_track);
+    } else {
+        // Our cordons, labels and profile entries go while the workload still says that they are ours.
+        let hold = seen.deleting() && (!drain_steps.is_empty() || !profile_released);
+        let release = |s: &Step| !(hold && lets_go(s));
+        plan.add(
+            TrackKind::Workload,
+            workload.steps.into_iter().take_while(release).collect(),
+        );
+        plan.add(TrackKind::Drain, drain_steps);
+        plan.add(TrackKind::Pool, pool_track);
+    }
+    if seen.pool.is_paused() {
+        pause::pause(seen, plan)
+    } else {
+        plan
+    }
+}
+
+impl Plan {
+    fn add(&mut self, kind: TrackKind, steps: Vec<Step>) {
+        if !steps.is_empty() {
+            self.tracks.push(Track { kind, steps });
+        }
+    }
+}
+
+fn retains(seen: &Observed) -> bool {
+    seen.pool.spec.deletion_policy() == DeletionPolicy::Retain
+}
+
+fn lets_go(step: &Step) -> bool {
+    match step {
+        Step::PatchWorkload(p) => matches!(p.purpose, PatchPurpose::Release | PatchPurpose::LetGo),
+        Step::DeleteWorkload { .. } => true,
+        _ => false,
+    }
+}
+
+fn drain(seen: &Observed, acceptance: &Acceptance, target: Option<i32>, now: Timestamp) -> DrainPlan {
+    // A workload that is gone for good keeps nothing: its Nodes are removed as those of any ordinal that went.
+    let none = Workload::new(json!({ "spec": { "replicas": 0 } }));
+    let workload = match &seen.workload {
+        Some(_) => match seen.held_workload() {
+            Some(held) => held,
+            None => return DrainPlan::default(),
+        },
+        None if seen.deleting() && seen.restore_copy.is_none() => &none,
+        None => return DrainPlan::default(),
+    };
+    let holds = Holds {
+        refused: acceptance.drain_held.clone(),
+        roll_in_step: roll_in_step(seen, now),
+    };
+    plan_drain(
+        seen,
+        workload,
+        target.unwrap_or_else(|| workload.replicas()),
+        &holds,
+        now,
+    )
+}
+
+/// Nothing of ours is left to drain: no replica, no provider, no Node that carries our label. A workload that somebody
+/// else holds is none of our business, and neither are its Nodes.
+pub fn drained(seen: &Observed) -> bool {
+    let held = seen.held_workload();
+    if seen.workload.is_some() && held.is_none() {
+        return true;
+    }
+    let providers = held.is_some() && !seen.provider_pods.is_empty();
+    let ours = |n: &NodeView| n.pool_label() == Some(seen.pool_name()) && !n.reserved();
+    held.is_none_or(|w| w.replicas() == 0) && !providers && !seen.nodes.values().any(|n| ours(n))
+}
+
+/// When the first heartbeat gets too old, if no other comes: nothing else would tell.
+fn heartbeat_expiry(seen: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let beats = seen.nodes.values().filter_map(|n| n.heartbeat.as_ref());
+    beats
+        .map(|b| b.seen_at + HEARTBEAT_LIMIT + SignedDuration::from_secs(1))
+        .filter(|t| *t > now)
+        .min()
+}
+
+/// The pool's finalizer: on before anything else, off when nothing is left to give back.
+fn finalizer(seen: &Observed, acceptance: &Acceptance, nothing_left: bool) -> Vec<Step> {
+    let present = seen
+        .pool
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == vnp_crds::FINALIZER);
+    if !seen.deleting() {
+        let acts = acceptance.workload || acceptance.profile;
+        return if acts && !present {
+            vec![Step::AddPoolFinalizer]
+        } else {
+            Vec::new()
+        };
+    }
+    let retained = retains(seen);
+    let let_go = match seen.held_workload() {
+        None => true,
+        // A Create pool of the same name may take it up again: it keeps our label, and nothing else of ours.
+        Some(w) => {
+            retained && seen.pool.spec.provider.management() == Management::Create && !w.has_finalizer()
+        }
+    };
+    let copies = seen.restore_copy.is_some() || seen.template_copy.is_some();
+    let over = present && let_go && !copies && nothing_left;
+    if over {
+        vec![Step::RemovePoolFinalizer]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Our label on the pool's Nodes, put back when a Node registered again; taken back by Retain from adopted ones.
+fn labels(seen: &Observed, acceptance: &Acceptance) -> Vec<Step> {
+    let Some(workload) = seen.held_workload() else {
+        return Vec::new();
+    };
+    let name = seen.pool_name();
+    let give_back =
+        seen.deleting() && retains(seen) && seen.pool.spec.provider.management() == Management::Adopt;
+    let keep = acceptance.workload && !seen.deleting();
+    seen.nodes
+        .iter()
+        .filter(|(o, n)| workload.ordinals().contains(o) && !n.reserved() && !n.deleting)
+        .filter_map(|(_, n)| {
+            let wanted = if give_back { None } else { Some(name.to_owned()) };
+            let wrong = if give_back {
+                n.pool_label() == Some(name)
+            } else {
+                keep && n.pool_label() != Some(name)
+            };
+            wrong.then(|| Step::LabelNode {
+                node: n.name.clone(),
+                uid: n.uid.clone(),
+                pool: wanted,
+            })
+        })
+        .collect()
+}
+
+fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp) -> Facts {
+    let served = seen.pool.spec.provider.type_ == ProviderType::StatefulSet;
+    let ordinals = seen.held_workload().map(|w| w.ordinals()).unwrap_or(0..0);
+    let in_pool = |o: &Ordinal| ordinals.contains(o) || drain.nodes.iter().any(|n| n.ordinal == *o);
+    let nodes = seen.nodes.iter().filter(|(o, n)| in_pool(o) && !n.reserved());
+    let available = seen.nodes.iter().filter(|(o, n)| {
+        let provider = seen.provider_pods.get(*o).map(AsRef::as_ref);
+        ordinals.contains(o) && !n.unschedulable && !n.reserved() && health(Some(n), provider, now).is_ok()
+    });
+    let pods: usize = seen
+        .bound
+        .keys()
+        .filter(|o| in_pool(o))
+        .map(|o| seen.pods_on(*o).count())
+        .sum();
+    Facts {
+        target,
+        deletion_policy: served.then(|| seen.pool.spec.deletion_policy()),
+        nodes: int(nodes.count()),
+        available: int(available.count()),
+        pods: int(pods),
+        registered: registered(seen),
+        retired: drain.retired.clone(),
+        pending_changes: Vec::new(),
+        draining: drain.nodes.clone(),
+        limited_by: drain.limited_by,
+    }
+}
+
+/// Ordinals whose Node was ever seen. A takeover takes all that are there for registered, because nobody knows.
+fn registered(seen: &Observed) -> Vec<Ordinal> {
+    let Some(workload) = seen.held_workload() else {
+        return Vec::new();
+    };
+    let before = seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    let known = |o: &Ordinal| match before {
+        Some(status) => status.registered.contains(o),
+        None => seen.pool.spec.provider.management() == Management::Adopt,
+    };
+    workload
+        .ordinals()
+        .filter(|o| known(o) || seen.nodes.contains_key(o))
+        .collect()
+}
+
+fn int(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
