@@ -6,6 +6,8 @@ use clap::Parser;
 use vnp_operator::runtime::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Run(args) } = Cli::parse();
+    let Cli {
+        command: Command::Run(args),
+    } = Cli::parse();
     vnp_operator::runtime::run::main(args)
 }

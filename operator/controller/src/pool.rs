@@ -166,22 +166,32 @@ impl PoolLoop {
                         memory.failures = memory.failures.saturating_add(1);
                         memory.failures
                     });
-                    tracing::warn!(error = &error as &dyn std::error::Error, failures, "the pass is made again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        "the pass is made again"
+                    );
                     ("error", Again(Some(Instant::now() + pause(failures))))
                 }
             },
         };
-        self.metrics.reconciled("pool", result, began.elapsed().as_secs_f64());
+        self.metrics
+            .reconciled("pool", result, began.elapsed().as_secs_f64());
         let repair = Instant::now() + spread(REPAIR, 0.2);
-        self.cluster.pool_queue.wake_at(name, again.0.map_or(repair, |at| at.min(repair)));
+        self.cluster
+            .pool_queue
+            .wake_at(name, again.0.map_or(repair, |at| at.min(repair)));
     }
 
-    async fn pass(&self, name: &str, mut seen: Box<Observed>, mut now: Timestamp) -> Result<Again, PassError> {
+    async fn pass(&self, name: &str, mut seen: Box<Observed>, now: Timestamp) -> Result<Again, PassError> {
         self.adopt_uid(name, seen.pool_uid());
         let mut plan = vnp_plan::plan(&seen, now);
         let mut unread = None;
         if !plan.reads.is_empty() {
-            let reads = plan.reads.iter().map(|o| live::read(&self.cluster, &self.fast, &seen, *o));
+            let reads = plan
+                .reads
+                .iter()
+                .map(|o| live::read(&self.cluster, &self.fast, &seen, *o));
             let answers = join_all(reads).await;
             for (ordinal, answer) in plan.reads.clone().into_iter().zip(answers) {
                 match answer {
@@ -189,14 +199,25 @@ impl PoolLoop {
                     Err(error) => unread = Some(error),
                 }
             }
-            now = Timestamp::now();
+            // The same `now`: what the reads prove, they prove for times before they were made.
             plan = vnp_plan::plan(&seen, now);
         }
+        tracing::debug!(
+            reads = seen.live.len(),
+            orders = plan.orders.len(),
+            settles = ?plan.settles.keys(),
+            steps = plan.tracks.iter().map(|t| t.steps.len()).sum::<usize>(),
+            wake_at = plan.wake_at.map(tracing::field::display),
+            "planned"
+        );
         self.remember(&seen, &plan, now);
-        self.tasks.update(seen.pool_uid(), std::mem::take(&mut plan.orders));
+        self.tasks
+            .update(seen.pool_uid(), std::mem::take(&mut plan.orders));
 
         let mut again = Again(None);
-        let held = self.with(name, |memory| memory.setbacks.hold_back(&mut plan.tracks, Instant::now()));
+        let held = self.with(name, |memory| {
+            memory.setbacks.hold_back(&mut plan.tracks, Instant::now())
+        });
         if let Some(until) = held.until {
             again.at(until);
         }
@@ -204,7 +225,12 @@ impl PoolLoop {
         self.judge(name, &outcomes, &mut again);
         outcomes.extend(held.outcomes);
         let reported = self.reporter.report(&seen, &plan, &outcomes, now).await;
-        self.with(name, |memory| outcomes.into_iter().filter(|o| o.result.is_err()).for_each(|o| memory.setbacks.keep(o)));
+        self.with(name, |memory| {
+            outcomes
+                .into_iter()
+                .filter(|o| o.result.is_err())
+                .for_each(|o| memory.setbacks.keep(o))
+        });
         let report_again = reported?;
         if let Some(error) = unread {
             return Err(PassError::Live(error));
@@ -243,9 +269,15 @@ impl PoolLoop {
 
     fn remember(&self, seen: &Observed, plan: &Plan, now: Timestamp) {
         let draining: BTreeSet<_> = plan.facts.draining.iter().map(|n| n.ordinal).collect();
-        self.cluster.memories.take_plan(seen.pool_uid(), &plan.settles, &draining);
+        self.cluster
+            .memories
+            .take_plan(seen.pool_uid(), &plan.settles, &draining);
         let recall = remember(seen, now);
-        let mut recalls = self.cluster.recalls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recalls = self
+            .cluster
+            .recalls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         recalls.insert(seen.pool_uid().to_owned(), recall);
     }
 
@@ -259,7 +291,10 @@ impl PoolLoop {
         let before = self.with(name, |memory| {
             let before = std::mem::replace(&mut memory.uid, uid.to_owned());
             (before != uid).then(|| {
-                *memory = PassMemory { uid: uid.to_owned(), ..PassMemory::default() };
+                *memory = PassMemory {
+                    uid: uid.to_owned(),
+                    ..PassMemory::default()
+                };
                 before
             })
         });
@@ -269,7 +304,11 @@ impl PoolLoop {
     }
 
     fn forget(&self, name: &str) {
-        let memory = self.passes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let memory = self
+            .passes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
         if let Some(memory) = memory {
             self.leave(&memory.uid, name);
         }

@@ -108,14 +108,18 @@ impl Cluster {
 
     /// All pools, sorted by name.
     pub fn all_pools(&self) -> Vec<Arc<VirtualNodePool>> {
-        self.pools.read(|t| t.iter().map(|(_, pool)| pool.clone()).collect())
+        self.pools
+            .read(|t| t.iter().map(|(_, pool)| pool.clone()).collect())
     }
 
     /// All budgets.
     pub fn all_budgets(&self) -> Arc<Vec<Budget>> {
         let mut list = self.budget_list.lock().unwrap_or_else(PoisonError::into_inner);
         list.get_or_insert_with(|| {
-            Arc::new(self.budgets.read(|t| t.iter().map(|(_, budget)| budget.as_ref().clone()).collect()))
+            Arc::new(
+                self.budgets
+                    .read(|t| t.iter().map(|(_, budget)| budget.as_ref().clone()).collect()),
+            )
         })
         .clone()
     }
@@ -147,29 +151,44 @@ impl Cluster {
 
     /// Wakes the pool with that UID.
     pub fn wake_uid(&self, uid: &str) {
-        if let Some(pool) = self.all_pools().iter().find(|p| p.metadata.uid.as_deref() == Some(uid)) {
+        if let Some(pool) = self
+            .all_pools()
+            .iter()
+            .find(|p| p.metadata.uid.as_deref() == Some(uid))
+        {
             self.wake(pool);
         }
     }
 
     fn wake(&self, pool: &VirtualNodePool) {
-        self.pool_queue.wake(pool.metadata.name.as_deref().unwrap_or_default());
+        self.pool_queue
+            .wake(pool.metadata.name.as_deref().unwrap_or_default());
     }
 
     /// The pools whose nodes are named so, each with the ordinal meant. Two pools may claim one name; both are told.
     fn pools_of(&self, name: &str) -> Vec<(Arc<VirtualNodePool>, Ordinal)> {
-        let Some((provider, ordinal)) = scope::split(name) else { return Vec::new() };
+        let Some((provider, ordinal)) = scope::split(name) else {
+            return Vec::new();
+        };
         let named = |pool: &VirtualNodePool| {
-            pool.spec.provider.type_ == ProviderType::StatefulSet && pool.spec.provider.name.as_deref() == Some(provider)
+            pool.spec.provider.type_ == ProviderType::StatefulSet
+                && pool.spec.provider.name.as_deref() == Some(provider)
         };
         self.pools.read(|t| {
-            t.iter().filter(|(_, p)| named(p)).map(|(_, p)| (p.clone(), ordinal)).collect()
+            t.iter()
+                .filter(|(_, p)| named(p))
+                .map(|(_, p)| (p.clone(), ordinal))
+                .collect()
         })
     }
 
     /// A pool changed.
     pub fn pool_told(&self, told: Told<RowChange<VirtualNodePool>>) {
-        let Told::Changed { change: RowChange { key, old, new }, .. } = told else {
+        let Told::Changed {
+            change: RowChange { key, old, new },
+            ..
+        } = told
+        else {
             self.rescope();
             self.wake_all();
             return;
@@ -177,7 +196,10 @@ impl Cluster {
         let uid = |pool: &Option<Arc<VirtualNodePool>>| pool.as_ref().and_then(|p| p.metadata.uid.clone());
         if let Some(before) = uid(&old).filter(|u| Some(u) != uid(&new).as_ref()) {
             self.memories.forget(&before);
-            self.recalls.lock().unwrap_or_else(PoisonError::into_inner).remove(&before);
+            self.recalls
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&before);
         }
         if let Some(pool) = &new {
             self.memories.meet(pool, Timestamp::now());
@@ -203,14 +225,21 @@ impl Cluster {
 
     /// A Node changed.
     pub fn node_told(&self, told: Told<RowChange<NodeRow>>) {
-        let Told::Changed { change: RowChange { key, old, new }, .. } = told else { return };
+        let Told::Changed {
+            change: RowChange { key, old, new },
+            ..
+        } = told
+        else {
+            return;
+        };
         let now = Timestamp::now();
         let stamp = new.as_ref().and_then(|n| n.status_beat);
         let back = stamp.is_some_and(|stamp| self.heartbeats.note(&key, Sign::Status, stamp, now));
         let beat_only = matches!((&old, &new), (Some(old), Some(new)) if old.view == new.view);
         for (pool, ordinal) in self.pools_of(&key) {
             let uid = pool.metadata.uid.as_deref().unwrap_or_default();
-            self.memories.see_node(uid, ordinal, new.as_ref().map(|n| &n.view), now);
+            self.memories
+                .see_node(uid, ordinal, new.as_ref().map(|n| &n.view), now);
             if !beat_only || back || self.memories.cordoned(uid) {
                 self.wake(&pool);
             }
@@ -222,13 +251,25 @@ impl Cluster {
 
     /// A Lease of a Node changed.
     pub fn lease_told(&self, told: Told<RowChange<Option<Timestamp>>>) {
-        let Told::Changed { change: RowChange { key, new, .. }, .. } = told else { return };
-        let Some(stamp) = new.and_then(|stamp| *stamp) else { return };
+        let Told::Changed {
+            change: RowChange { key, new, .. },
+            ..
+        } = told
+        else {
+            return;
+        };
+        let Some(stamp) = new.and_then(|stamp| *stamp) else {
+            return;
+        };
         let node = key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name);
         let back = self.heartbeats.note(node, Sign::Lease, stamp, Timestamp::now());
         for (pool, _) in self.pools_of(node) {
             // Heartbeats come every 10 s from every node; they matter when one had been missed and while one is awaited.
-            if back || self.memories.cordoned(pool.metadata.uid.as_deref().unwrap_or_default()) {
+            if back
+                || self
+                    .memories
+                    .cordoned(pool.metadata.uid.as_deref().unwrap_or_default())
+            {
                 self.wake(&pool);
             }
         }
@@ -236,7 +277,9 @@ impl Cluster {
 
     /// A pod changed.
     pub fn pod_told(&self, told: Told<PodChange>) {
-        let Told::Changed { change, initial } = told else { return };
+        let Told::Changed { change, initial } = told else {
+            return;
+        };
         let now = Timestamp::now();
         let name = match &change {
             PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node } => node,
@@ -248,7 +291,8 @@ impl Cluster {
             let uid = pool.metadata.uid.as_deref().unwrap_or_default();
             match &change {
                 PodChange::Came { pod, .. } if !initial => {
-                    self.memories.see_arrival(uid, ordinal, pod, pool.spec.drain().cordon_settle, now);
+                    self.memories
+                        .see_arrival(uid, ordinal, pod, pool.spec.drain().cordon_settle, now);
                 }
                 PodChange::Came { .. } | PodChange::Changed { .. } | PodChange::ProviderLeft(_) => {}
                 PodChange::Left { .. } => {
@@ -269,7 +313,10 @@ impl Cluster {
         let Told::Changed { .. } = told else { return };
         *self.budget_list.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for pool in self.all_pools() {
-            if self.memories.cordoned(pool.metadata.uid.as_deref().unwrap_or_default()) {
+            if self
+                .memories
+                .cordoned(pool.metadata.uid.as_deref().unwrap_or_default())
+            {
                 self.wake(&pool);
             }
         }
@@ -277,7 +324,13 @@ impl Cluster {
 
     /// A workload changed.
     pub fn workload_told(&self, told: Told<RowChange<vnp_plan::observed::Workload>>) {
-        let Told::Changed { change: RowChange { key, .. }, .. } = told else { return self.wake_all() };
+        let Told::Changed {
+            change: RowChange { key, .. },
+            ..
+        } = told
+        else {
+            return self.wake_all();
+        };
         for pool in self.all_pools() {
             if scope::provider(&pool).is_some_and(|w| w.to_string() == key) {
                 self.wake(&pool);

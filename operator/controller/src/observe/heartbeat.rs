@@ -42,8 +42,15 @@ impl Heart {
         // counts from now: the provider's clock may be wrong.
         let seen_at = if first { stamp.min(now) } else { now };
         let before = self.beat.as_ref().map_or(Timestamp::MIN, |b| b.seen_at);
-        let beats = self.beat.as_ref().map_or(0, |b| b.beats).saturating_add(u64::from(!first));
-        self.beat = Some(Heartbeat { seen_at: before.max(seen_at), beats });
+        let beats = self
+            .beat
+            .as_ref()
+            .map_or(0, |b| b.beats)
+            .saturating_add(u64::from(!first));
+        self.beat = Some(Heartbeat {
+            seen_at: before.max(seen_at),
+            beats,
+        });
         now.duration_since(before) > HEARTBEAT_LIMIT
     }
 }
@@ -60,7 +67,12 @@ impl Heartbeats {
 
     /// The newest sign of life of a Node.
     pub fn of(&self, node: &str) -> Option<Heartbeat> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node)?.beat.clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(node)?
+            .beat
+            .clone()
     }
 
     /// How often it was seen to change.
@@ -78,7 +90,10 @@ mod tests {
     }
 
     fn beat(seen: i64, beats: u64) -> Option<Heartbeat> {
-        Some(Heartbeat { seen_at: at(seen), beats })
+        Some(Heartbeat {
+            seen_at: at(seen),
+            beats,
+        })
     }
 
     #[test]
@@ -87,7 +102,11 @@ mod tests {
         hearts.note("v-0", Sign::Lease, at(-300), at(0));
         assert_eq!(hearts.of("v-0"), beat(-300, 0));
         hearts.note("v-1", Sign::Lease, at(300), at(0));
-        assert_eq!(hearts.of("v-1"), beat(0, 0), "a clock ahead of ours gives no credit");
+        assert_eq!(
+            hearts.of("v-1"),
+            beat(0, 0),
+            "a clock ahead of ours gives no credit"
+        );
     }
 
     #[test]

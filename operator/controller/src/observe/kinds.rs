@@ -54,7 +54,10 @@ impl Kind for Nodes {
     }
 
     fn view(&self, node: SlimNode, _: Option<&NodeRow>) -> NodeRow {
-        NodeRow { view: node.view, status_beat: node.status_beat }
+        NodeRow {
+            view: node.view,
+            status_beat: node.status_beat,
+        }
     }
 }
 
@@ -168,11 +171,19 @@ impl Kind for Copies {
             unreadable => {
                 // It stays in sight as what it is: present, and of no use.
                 let error = unreadable.and_then(Result::err).map(|e| e.to_string());
-                tracing::error!(secret = name, error, "a saved copy can't be read; delete the Secret if it is damaged");
+                tracing::error!(
+                    secret = name,
+                    error,
+                    "a saved copy can't be read; delete the Secret if it is damaged"
+                );
                 serde_json::Value::Null
             }
         };
-        SavedCopy { name, uid: secret.metadata.uid.unwrap_or_default(), content }
+        SavedCopy {
+            name,
+            uid: secret.metadata.uid.unwrap_or_default(),
+            content,
+        }
     }
 }
 
@@ -203,11 +214,20 @@ impl Kind for Warnings {
     fn view(&self, event: Event, _: Option<&Warning>) -> Warning {
         // A repeated event carries its newest time in `series` or `lastTimestamp`, by the API it was written with.
         let series = event.series.and_then(|s| s.last_observed_time).map(|t| t.0);
-        let times = [series, event.last_timestamp.map(|t| t.0), event.event_time.map(|t| t.0)];
+        let times = [
+            series,
+            event.last_timestamp.map(|t| t.0),
+            event.event_time.map(|t| t.0),
+        ];
         let created = event.metadata.creation_timestamp.map(|t| t.0);
         Warning {
             about: event.involved_object.name.unwrap_or_default(),
-            at: times.into_iter().flatten().max().or(created).unwrap_or(Timestamp::MIN),
+            at: times
+                .into_iter()
+                .flatten()
+                .max()
+                .or(created)
+                .unwrap_or(Timestamp::MIN),
             note: event.message.or(event.reason).unwrap_or_default(),
         }
     }
@@ -233,7 +253,10 @@ mod tests {
     fn a_budget_remembers_when_its_allowance_changed() {
         let first = Budgets.view(budget(0, 1), None);
         assert!(!first.current);
-        let then = Budget { changed_at: Timestamp::UNIX_EPOCH, ..first };
+        let then = Budget {
+            changed_at: Timestamp::UNIX_EPOCH,
+            ..first
+        };
         let same = Budgets.view(budget(0, 2), Some(&then));
         assert_eq!((same.changed_at, same.current), (Timestamp::UNIX_EPOCH, true));
         assert!(Budgets.view(budget(1, 2), Some(&then)).changed_at > Timestamp::UNIX_EPOCH);
@@ -243,12 +266,19 @@ mod tests {
     fn only_copies_of_ours_are_kept_and_decoded() {
         let secret = |name: &str, value: &str| -> Secret {
             let data = k8s_openapi::ByteString(value.as_bytes().to_vec());
-            serde_json::from_value(json!({"metadata": {"name": name, "uid": "u"}, "data": {"content": data}})).unwrap()
+            serde_json::from_value(json!({"metadata": {"name": name, "uid": "u"}, "data": {"content": data}}))
+                .unwrap()
         };
         assert!(!Copies.wants(&secret("webhook-tls", "{}")));
         assert!(Copies.wants(&secret("vnp-restore-1", "{}")));
-        assert_eq!(Copies.view(secret("vnp-template-1", r#"{"a":1}"#), None).content, json!({"a": 1}));
-        assert_eq!(Copies.view(secret("vnp-template-1", "oops"), None).content, json!(null));
+        assert_eq!(
+            Copies.view(secret("vnp-template-1", r#"{"a":1}"#), None).content,
+            json!({"a": 1})
+        );
+        assert_eq!(
+            Copies.view(secret("vnp-template-1", "oops"), None).content,
+            json!(null)
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use super::heartbeat::Sign;
 use super::scope;
 use super::wire::{RawWorkload, SlimNode, SlimPod};
 
-/// Longest time for the reads of one ordinal.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for the reads of one ordinal; the pass that asked goes on with the time at which it began.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// The reads did not succeed, so nothing is known. They are made again by the next pass.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,9 @@ pub enum LiveError {
         source: IncompleteList,
     },
     /// What answered is not a list of pods.
-    #[error("the list of pods of {node} came back as {kind}; something between here and the API server answers for it")]
+    #[error(
+        "the list of pods of {node} came back as {kind}; something between here and the API server answers for it"
+    )]
     NotPods {
         /// The node.
         node: String,
@@ -60,15 +62,25 @@ pub enum LiveError {
 }
 
 fn api(what: &str) -> impl FnOnce(kube::Error) -> LiveError + '_ {
-    move |source| LiveError::Api { what: what.to_owned(), source }
+    move |source| LiveError::Api {
+        what: what.to_owned(),
+        source,
+    }
 }
 
 /// Reads everything about one ordinal: the list of its pods first, the rest after it, so that the rest is at least as new.
 ///
 /// # Errors
 /// [`LiveError`] when any of it could not be read; an object that is not there is no error.
-pub async fn read(cluster: &Cluster, client: &Client, seen: &Observed, ordinal: Ordinal) -> Result<LiveFacts, LiveError> {
-    timeout(LIMIT, read_all(cluster, client, seen, ordinal)).await.map_err(|_| LiveError::TimedOut)?
+pub async fn read(
+    cluster: &Cluster,
+    client: &Client,
+    seen: &Observed,
+    ordinal: Ordinal,
+) -> Result<LiveFacts, LiveError> {
+    timeout(LIMIT, read_all(cluster, client, seen, ordinal))
+        .await
+        .map_err(|_| LiveError::TimedOut)?
 }
 
 async fn read_all(
@@ -100,7 +112,9 @@ async fn read_all(
     let pod = pod.map_err(api("the provider pod"))?;
     let node = node.map(|node| {
         if let Some(stamp) = node.status_beat {
-            cluster.heartbeats.note(&name, Sign::Status, stamp, Timestamp::now());
+            cluster
+                .heartbeats
+                .note(&name, Sign::Status, stamp, Timestamp::now());
         }
         Arc::new(cluster.with_heartbeat(&node.view))
     });
@@ -121,17 +135,26 @@ async fn list(client: &Client, node: &str) -> Result<QuorumList, LiveError> {
     let asked_at = Timestamp::now();
     let answer = pods.list(&params).await.map_err(api("the pods of the node"))?;
     if answer.types.kind != "PodList" {
-        return Err(LiveError::NotPods { node: node.to_owned(), kind: answer.types.kind });
+        return Err(LiveError::NotPods {
+            node: node.to_owned(),
+            kind: answer.types.kind,
+        });
     }
     let answer = ListAnswer {
         resource_version: answer.metadata.resource_version,
         continue_token: answer.metadata.continue_,
         pods: answer.items.into_iter().map(|pod| pod.bound).collect(),
     };
-    complete(asked_at, answer).map_err(|source| LiveError::Incomplete { node: node.to_owned(), source })
+    complete(asked_at, answer).map_err(|source| LiveError::Incomplete {
+        node: node.to_owned(),
+        source,
+    })
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the place that the lint reserves it for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that the lint reserves it for"
+)]
 fn complete(asked_at: Timestamp, answer: ListAnswer) -> Result<QuorumList, IncompleteList> {
     QuorumList::complete(asked_at, answer)
 }
@@ -168,15 +191,24 @@ mod tests {
         let list = list(&client, "v-1").await.unwrap();
         assert_eq!(list.holding().count(), 1);
         let asked = asked.lock().unwrap();
-        assert!(asked[0].contains("fieldSelector=spec.nodeName%3Dv-1"), "{asked:?}");
-        assert!(!asked[0].contains("resourceVersion") && !asked[0].contains("limit"), "{asked:?}");
+        assert!(
+            asked[0].contains("fieldSelector=spec.nodeName%3Dv-1"),
+            "{asked:?}"
+        );
+        assert!(
+            !asked[0].contains("resourceVersion") && !asked[0].contains("limit"),
+            "{asked:?}"
+        );
     }
 
     #[tokio::test]
     async fn half_a_list_is_none() {
         for metadata in [json!({"resourceVersion": "5", "continue": "x"}), json!({})] {
             let (client, _) = client(pod_list(metadata));
-            assert!(matches!(list(&client, "v-1").await, Err(LiveError::Incomplete { .. })));
+            assert!(matches!(
+                list(&client, "v-1").await,
+                Err(LiveError::Incomplete { .. })
+            ));
         }
     }
 

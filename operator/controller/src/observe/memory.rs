@@ -24,15 +24,19 @@ struct PoolMemory {
 
 impl Default for PoolMemory {
     fn default() -> Self {
-        Self { start: Departures::default(), ordinals: BTreeMap::new() }
+        Self {
+            start: Departures::default(),
+            ordinals: BTreeMap::new(),
+        }
     }
 }
 
 impl PoolMemory {
     fn of(&mut self, ordinal: Ordinal) -> &mut DrainMemory {
-        self.ordinals
-            .entry(ordinal)
-            .or_insert_with(|| DrainMemory { departures: self.start.clone(), ..DrainMemory::default() })
+        self.ordinals.entry(ordinal).or_insert_with(|| DrainMemory {
+            departures: self.start.clone(),
+            ..DrainMemory::default()
+        })
     }
 }
 
@@ -52,7 +56,10 @@ impl DrainMemories {
 
     /// The memory of all ordinals of a pool.
     pub fn snapshot(&self, pool_uid: &str) -> BTreeMap<Ordinal, DrainMemory> {
-        self.lock().get(pool_uid).map(|pool| pool.ordinals.clone()).unwrap_or_default()
+        self.lock()
+            .get(pool_uid)
+            .map(|pool| pool.ordinals.clone())
+            .unwrap_or_default()
     }
 
     /// Meets a pool. What its status counts may all have disappeared while nobody looked, so the cloud may still have all
@@ -64,7 +71,10 @@ impl DrainMemories {
             let pods = status.and_then(|s| s.pods).unwrap_or(0);
             let total = status.and_then(|s| s.drain.as_ref()).map_or(0, |d| d.pods_total);
             let start = Departures::after_restart(u32::try_from(pods.max(total)).unwrap_or(0), now);
-            PoolMemory { start, ordinals: BTreeMap::new() }
+            PoolMemory {
+                start,
+                ordinals: BTreeMap::new(),
+            }
         });
     }
 
@@ -75,7 +85,9 @@ impl DrainMemories {
 
     /// Whether a cordon of ours is in effect on a node of the pool.
     pub fn cordoned(&self, pool_uid: &str) -> bool {
-        self.lock().get(pool_uid).is_some_and(|p| p.ordinals.values().any(|m| m.cordoned_since.is_some()))
+        self.lock()
+            .get(pool_uid)
+            .is_some_and(|p| p.ordinals.values().any(|m| m.cordoned_since.is_some()))
     }
 
     /// Notes the state of a Node, `None` when it is gone.
@@ -98,17 +110,34 @@ impl DrainMemories {
     }
 
     /// Notes that a pod disappeared.
-    pub fn see_departure(&self, pool_uid: &str, ordinal: Ordinal, beats: u64, per_second: f64, now: Timestamp) {
+    pub fn see_departure(
+        &self,
+        pool_uid: &str,
+        ordinal: Ordinal,
+        beats: u64,
+        per_second: f64,
+        now: Timestamp,
+    ) {
         self.with(pool_uid, ordinal, |m| m.see_departure(beats, per_second, now));
     }
 
     /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not
     /// have seen it. Pods of DaemonSets tolerate a cordon and are counted by DaemonSet.
-    pub fn see_arrival(&self, pool_uid: &str, ordinal: Ordinal, pod: &BoundPod, settle: Duration, now: Timestamp) {
+    pub fn see_arrival(
+        &self,
+        pool_uid: &str,
+        ordinal: Ordinal,
+        pod: &BoundPod,
+        settle: Duration,
+        now: Timestamp,
+    ) {
         self.with(pool_uid, ordinal, |m| {
             let Some(since) = m.cordoned_since else { return };
             if let Some(owner) = pod.controller.as_ref().filter(|_| pod.daemon_set()) {
-                let set = ObjectKey { namespace: pod.key.namespace.clone(), name: owner.name.clone() };
+                let set = ObjectKey {
+                    namespace: pod.key.namespace.clone(),
+                    name: owner.name.clone(),
+                };
                 let returns = m.daemon_returns.entry(set).or_default();
                 *returns = returns.saturating_add(1);
                 return;
@@ -122,7 +151,12 @@ impl DrainMemories {
 
     /// Takes over what a plan says: the settles that are valid, and which ordinals drain. What belongs to a drain is
     /// forgotten for ordinals that don't; what the cloud has to delete is not.
-    pub fn take_plan(&self, pool_uid: &str, settles: &BTreeMap<Ordinal, Settle>, draining: &BTreeSet<Ordinal>) {
+    pub fn take_plan(
+        &self,
+        pool_uid: &str,
+        settles: &BTreeMap<Ordinal, Settle>,
+        draining: &BTreeSet<Ordinal>,
+    ) {
         let mut pools = self.lock();
         let pool = pools.entry(pool_uid.to_owned()).or_default();
         for ordinal in settles.keys() {
@@ -167,9 +201,20 @@ mod tests {
     }
 
     fn pod(kind: &str) -> BoundPod {
-        let owner = PodOwner { kind: kind.into(), name: "agent".into(), uid: "o".into() };
-        let key = ObjectKey { namespace: "shop".into(), name: "p".into() };
-        BoundPod { key, controller: Some(owner), ..BoundPod::default() }
+        let owner = PodOwner {
+            kind: kind.into(),
+            name: "agent".into(),
+            uid: "o".into(),
+        };
+        let key = ObjectKey {
+            namespace: "shop".into(),
+            name: "p".into(),
+        };
+        BoundPod {
+            key,
+            controller: Some(owner),
+            ..BoundPod::default()
+        }
     }
 
     fn pool(status: serde_json::Value) -> VirtualNodePool {

@@ -61,7 +61,11 @@ pub enum Told<C> {
 impl<S: Shelf> Mirror<S> {
     /// An empty mirror; `kind` names it for people.
     pub fn new(kind: &'static str, shelf: S) -> Arc<Self> {
-        Arc::new(Self { kind, shelf: RwLock::new(shelf), complete: AtomicBool::new(false) })
+        Arc::new(Self {
+            kind,
+            shelf: RwLock::new(shelf),
+            complete: AtomicBool::new(false),
+        })
     }
 
     /// What it mirrors.
@@ -124,13 +128,20 @@ impl<S: Shelf> Mirror<S> {
                 Ok(event) => event,
                 Err(error) => {
                     metrics.watch_failed(self.kind);
-                    tracing::warn!(kind = self.kind, error = &error as &dyn std::error::Error, "watch failed");
+                    tracing::warn!(
+                        kind = self.kind,
+                        error = &error as &dyn std::error::Error,
+                        "watch failed"
+                    );
                     continue;
                 }
             };
             let done = matches!(event, Event::InitDone);
             for change in self.fold(&mut fresh, event) {
-                tell(Told::Changed { change, initial: !self.complete() });
+                tell(Told::Changed {
+                    change,
+                    initial: !self.complete(),
+                });
             }
             if done {
                 self.complete.store(true, Ordering::Release);
@@ -141,7 +152,10 @@ impl<S: Shelf> Mirror<S> {
 }
 
 /// The watch of an API, with pauses after errors.
-pub fn watch<K>(api: Api<K>, fields: Option<&str>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+pub fn watch<K>(
+    api: Api<K>,
+    fields: Option<&str>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -194,7 +208,10 @@ pub struct RowChange<V> {
 impl<K: Kind> Table<K> {
     /// An empty table.
     pub fn new(kind: K) -> Self {
-        Self { kind, rows: BTreeMap::new() }
+        Self {
+            kind,
+            rows: BTreeMap::new(),
+        }
     }
 
     /// The view with that key.
@@ -209,8 +226,11 @@ impl<K: Kind> Table<K> {
 
     /// All keys that begin with `prefix`, with their views.
     pub fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<K::View>)> {
-        let rows = self.rows.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
-        rows.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, row)| (key.as_str(), &row.view))
+        let rows = self
+            .rows
+            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        rows.take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(key, row)| (key.as_str(), &row.view))
     }
 }
 
@@ -242,19 +262,43 @@ impl<K: Kind> Shelf for Table<K> {
             return Vec::new();
         }
         let new = Arc::new(view);
-        let old = self.rows.insert(key.clone(), Row { uid, view: new.clone() }).map(|row| row.view);
-        vec![RowChange { key, old, new: Some(new) }]
+        let old = self
+            .rows
+            .insert(
+                key.clone(),
+                Row {
+                    uid,
+                    view: new.clone(),
+                },
+            )
+            .map(|row| row.view);
+        vec![RowChange {
+            key,
+            old,
+            new: Some(new),
+        }]
     }
 
     fn take(&mut self, object: &K::Object) -> Vec<Self::Change> {
         let key = key(object);
         let old = self.rows.remove(&key);
-        old.map(|row| RowChange { key, old: Some(row.view), new: None }).into_iter().collect()
+        old.map(|row| RowChange {
+            key,
+            old: Some(row.view),
+            new: None,
+        })
+        .into_iter()
+        .collect()
     }
 
     fn retain(&mut self, uids: &HashSet<String>) -> Vec<Self::Change> {
         let gone = self.rows.extract_if(.., |_, row| !uids.contains(&row.uid));
-        gone.map(|(key, row)| RowChange { key, old: Some(row.view), new: None }).collect()
+        gone.map(|(key, row)| RowChange {
+            key,
+            old: Some(row.view),
+            new: None,
+        })
+        .collect()
     }
 }
 
@@ -277,7 +321,11 @@ mod tests {
 
         fn view(&self, object: ConfigMap, before: Option<&String>) -> String {
             let value = object.data.and_then(|d| d.get("v").cloned()).unwrap_or_default();
-            if value == "keep" { before.cloned().unwrap_or(value) } else { value }
+            if value == "keep" {
+                before.cloned().unwrap_or(value)
+            } else {
+                value
+            }
         }
     }
 
@@ -295,9 +343,17 @@ mod tests {
             .follow(events, &Metrics::default(), |told| {
                 lines.push(match told {
                     Told::Complete => "complete".to_owned(),
-                    Told::Changed { change: RowChange { key, old, new }, initial } => {
+                    Told::Changed {
+                        change: RowChange { key, old, new },
+                        initial,
+                    } => {
                         let show = |v: Option<Arc<String>>| v.map_or("-".to_owned(), |v| v.to_string());
-                        format!("{}{key} {}->{}", if initial { "*" } else { "" }, show(old), show(new))
+                        format!(
+                            "{}{key} {}->{}",
+                            if initial { "*" } else { "" },
+                            show(old),
+                            show(new)
+                        )
                     }
                 });
             })
@@ -322,7 +378,10 @@ mod tests {
             Event::InitApply(map("c", "4", "y")),
             Event::InitDone,
         ];
-        assert_eq!(told(&mirror, second).await, ["n/b x->x", "n/c -->y", "n/a x->-", "complete"]);
+        assert_eq!(
+            told(&mirror, second).await,
+            ["n/b x->x", "n/c -->y", "n/a x->-", "complete"]
+        );
     }
 
     #[tokio::test]
@@ -347,7 +406,10 @@ mod tests {
             Event::Delete(map("a", "1", "y")),
             Event::Delete(map("foreign", "7", "y")),
         ];
-        assert_eq!(told(&mirror, events).await, ["complete", "n/a -->x", "n/a x->y", "n/a y->-"]);
+        assert_eq!(
+            told(&mirror, events).await,
+            ["complete", "n/a -->x", "n/a x->y", "n/a y->-"]
+        );
         assert!(mirror.complete());
     }
 }

@@ -92,7 +92,9 @@ impl Shelf for PodShelf {
 
     fn wants(&self, pod: &SlimPod) -> bool {
         pod.node.as_deref().is_some_and(|n| self.scope.node(n))
-            || self.scope.provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
+            || self
+                .scope
+                .provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
     }
 
     fn put(&mut self, pod: SlimPod) -> Vec<PodChange> {
@@ -100,7 +102,10 @@ impl Shelf for PodShelf {
         if let Some(node) = pod.node.clone().filter(|n| self.scope.node(n)) {
             self.put_bound(node, pod.bound.clone(), &mut changes);
         }
-        if self.scope.provider_pod(&pod.bound.key.namespace, &pod.bound.key.name) {
+        if self
+            .scope
+            .provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
+        {
             let provider = Arc::new(pod.provider());
             let before = self.providers.insert(provider.key.clone(), provider.clone());
             if before.as_ref() != Some(&provider) {
@@ -162,7 +167,10 @@ mod tests {
                      "provider": {"type": "StatefulSet", "namespace": "kube-system", "name": "v"}},
         }))
         .unwrap();
-        PodShelf { scope: Scope::of([&pool]), ..PodShelf::default() }
+        PodShelf {
+            scope: Scope::of([&pool]),
+            ..PodShelf::default()
+        }
     }
 
     fn pod(namespace: &str, name: &str, uid: &str, node: &str, phase: &str) -> SlimPod {
@@ -174,7 +182,11 @@ mod tests {
     }
 
     fn put(shelf: &mut PodShelf, pod: SlimPod) -> Vec<PodChange> {
-        if shelf.wants(&pod) { shelf.put(pod) } else { Vec::new() }
+        if shelf.wants(&pod) {
+            shelf.put(pod)
+        } else {
+            Vec::new()
+        }
     }
 
     fn left(node: &str) -> PodChange {
@@ -187,11 +199,19 @@ mod tests {
         let came = put(&mut shelf, pod("shop", "b", "1", "v-0", "Pending"));
         assert!(matches!(&came[..], [PodChange::Came { node, .. }] if node == "v-0"));
         assert!(put(&mut shelf, pod("shop", "c", "2", "host-1", "Running")).is_empty());
-        assert!(put(&mut shelf, pod("shop", "v-1", "3", "host-1", "Running")).is_empty(), "another namespace");
+        assert!(
+            put(&mut shelf, pod("shop", "v-1", "3", "host-1", "Running")).is_empty(),
+            "another namespace"
+        );
         let provider = put(&mut shelf, pod("kube-system", "v-1", "4", "host-1", "Running"));
         assert!(matches!(&provider[..], [PodChange::Provider(_)]));
         put(&mut shelf, pod("shop", "a", "5", "v-0", "Running"));
-        let names: Vec<_> = shelf.on("v-0").unwrap().iter().map(|p| p.key.name.as_str()).collect();
+        let names: Vec<_> = shelf
+            .on("v-0")
+            .unwrap()
+            .iter()
+            .map(|p| p.key.name.as_str())
+            .collect();
         assert_eq!(names, ["a", "b"]);
     }
 
@@ -200,7 +220,10 @@ mod tests {
         let mut shelf = shelf();
         put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
         assert!(put(&mut shelf, pod("shop", "a", "1", "v-0", "Running")).is_empty());
-        assert_eq!(put(&mut shelf, pod("shop", "a", "1", "v-0", "Failed")), [PodChange::Changed { node: "v-0".into() }]);
+        assert_eq!(
+            put(&mut shelf, pod("shop", "a", "1", "v-0", "Failed")),
+            [PodChange::Changed { node: "v-0".into() }]
+        );
     }
 
     #[test]
@@ -208,7 +231,10 @@ mod tests {
         let mut shelf = shelf();
         put(&mut shelf, pod("shop", "a-0", "1", "v-0", "Running"));
         let changes = put(&mut shelf, pod("shop", "a-0", "2", "v-0", "Running"));
-        assert!(matches!(&changes[..], [PodChange::Left { .. }, PodChange::Came { .. }]));
+        assert!(matches!(
+            &changes[..],
+            [PodChange::Left { .. }, PodChange::Came { .. }]
+        ));
         // On another node, the end of the first one shows in the next list.
         put(&mut shelf, pod("shop", "a-0", "3", "v-1", "Running"));
         assert_eq!(shelf.retain(&HashSet::from(["3".to_owned()])), [left("v-0")]);
@@ -220,9 +246,15 @@ mod tests {
         let mut shelf = shelf();
         put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
         put(&mut shelf, pod("kube-system", "v-1", "2", "host-1", "Running"));
-        assert_eq!(shelf.take(&pod("shop", "a", "1", "v-0", "Running")), [left("v-0")]);
+        assert_eq!(
+            shelf.take(&pod("shop", "a", "1", "v-0", "Running")),
+            [left("v-0")]
+        );
         assert!(shelf.take(&pod("shop", "a", "1", "v-0", "Running")).is_empty());
-        let key = ObjectKey { namespace: "kube-system".into(), name: "v-1".into() };
+        let key = ObjectKey {
+            namespace: "kube-system".into(),
+            name: "v-1".into(),
+        };
         assert_eq!(shelf.retain(&HashSet::new()), [PodChange::ProviderLeft(key)]);
     }
 

@@ -34,7 +34,9 @@ impl Scope {
     /// Whether this is the name of a provider pod of a pool.
     pub fn provider_pod(&self, namespace: &str, name: &str) -> bool {
         split(name).is_some_and(|(provider, _)| {
-            self.0.iter().any(|w| w.name == provider && w.namespace == namespace)
+            self.0
+                .iter()
+                .any(|w| w.name == provider && w.namespace == namespace)
         })
     }
 }
@@ -42,7 +44,10 @@ impl Scope {
 /// The workload that a pool names.
 pub fn provider(pool: &VirtualNodePool) -> Option<ObjectKey> {
     let workload = pool.spec.provider.workload()?;
-    Some(ObjectKey { namespace: workload.namespace.to_owned(), name: workload.name.to_owned() })
+    Some(ObjectKey {
+        namespace: workload.namespace.to_owned(),
+        name: workload.name.to_owned(),
+    })
 }
 
 /// `virtual-node-eci-3` as (`virtual-node-eci`, 3). `None` for what no StatefulSet would name so, as `x-03`.
@@ -63,14 +68,26 @@ mod tests {
     fn a_name_ends_in_its_ordinal() {
         assert_eq!(split("virtual-node-eci-3"), Some(("virtual-node-eci", 3)));
         assert_eq!(split("v-0"), Some(("v", 0)));
-        for name in ["v-03", "v-", "v", "-3", "v-3a", "v--", "cn-hangzhou.192.168.0.1", "v-99999999999"] {
+        for name in [
+            "v-03",
+            "v-",
+            "v",
+            "-3",
+            "v-3a",
+            "v--",
+            "cn-hangzhou.192.168.0.1",
+            "v-99999999999",
+        ] {
             assert_eq!(split(name), None, "{name}");
         }
     }
 
     #[test]
     fn nodes_go_by_name_and_provider_pods_by_namespace_too() {
-        let key = ObjectKey { namespace: "kube-system".into(), name: "v".into() };
+        let key = ObjectKey {
+            namespace: "kube-system".into(),
+            name: "v".into(),
+        };
         let scope = Scope(Arc::new(BTreeSet::from([key])));
         assert!(scope.node("v-99") && !scope.node("v") && !scope.node("w-1"));
         assert!(scope.provider_pod("kube-system", "v-1") && !scope.provider_pod("shop", "v-1"));

@@ -25,12 +25,18 @@ pub enum Sight {
 impl Cluster {
     /// Everything that one pass over the pool looks at, from the caches.
     pub fn observe(&self, pool_name: &str, operator: &OperatorFacts, now: Timestamp) -> Sight {
-        let Some(pool) = self.pools.read(|t| t.get(pool_name)) else { return Sight::Gone };
+        let Some(pool) = self.pools.read(|t| t.get(pool_name)) else {
+            return Sight::Gone;
+        };
         if let Some(missing) = self.missing(&pool) {
             return Sight::Waiting(missing);
         }
         let uid = pool.metadata.uid.clone().unwrap_or_default();
-        let others = self.all_pools().into_iter().filter(|p| p.metadata.name.as_deref() != Some(pool_name)).collect();
+        let others = self
+            .all_pools()
+            .into_iter()
+            .filter(|p| p.metadata.name.as_deref() != Some(pool_name))
+            .collect();
         let mut seen = Observed {
             others,
             operator: operator.clone(),
@@ -42,14 +48,26 @@ impl Cluster {
             restore_copy: self.copy(RESTORE_PREFIX, &uid),
             template_copy: self.copy(TEMPLATE_PREFIX, &uid),
             profile: self.profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
-            acs_profile: self.acs_profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
+            acs_profile: self
+                .acs_profile
+                .read(|t| t.iter().next().map(|(_, map)| map.clone())),
             profile_rejection: None,
             memory: BTreeMap::new(),
-            recall: self.recalls.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).cloned().unwrap_or_default(),
+            recall: self
+                .recalls
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&uid)
+                .cloned()
+                .unwrap_or_default(),
             live: BTreeMap::new(),
             pool,
         };
-        let set_back = self.profile_set_back.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let set_back = self
+            .profile_set_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         seen.recall.profile_set_back = set_back;
         let warnings: Vec<Arc<Warning>> = self.warnings.read(|t| t.iter().map(|(_, w)| w.clone()).collect());
         let profiles = [seen.profile.as_deref(), seen.acs_profile.as_deref()];
@@ -63,7 +81,12 @@ impl Cluster {
     }
 
     fn missing(&self, pool: &VirtualNodePool) -> Option<&'static str> {
-        let workloads = pool.spec.provider.namespace.as_ref().and_then(|n| self.workloads.get(n));
+        let workloads = pool
+            .spec
+            .provider
+            .namespace
+            .as_ref()
+            .and_then(|n| self.workloads.get(n));
         let parts = [
             (self.covers(Scoped::Pods, pool), "pods"),
             (self.covers(Scoped::Nodes, pool), "nodes"),
@@ -79,32 +102,56 @@ impl Cluster {
 
     fn copy(&self, prefix: &str, pool_uid: &str) -> Option<SavedCopy> {
         let name = format!("{prefix}{pool_uid}");
-        self.copies.read(|t| t.iter().find(|(_, copy)| copy.name == name).map(|(_, copy)| copy.as_ref().clone()))
+        self.copies.read(|t| {
+            t.iter()
+                .find(|(_, copy)| copy.name == name)
+                .map(|(_, copy)| copy.as_ref().clone())
+        })
     }
 
     /// The workload of that name, `None` when it is not there or its namespace is none of ours.
     pub fn workload(&self, key: &ObjectKey) -> Option<Arc<Workload>> {
-        self.workloads.get(&key.namespace)?.read(|t| t.get(&key.to_string()))
+        self.workloads
+            .get(&key.namespace)?
+            .read(|t| t.get(&key.to_string()))
     }
 
     fn see_provider(&self, provider: &ObjectKey, seen: &mut Observed) {
         seen.workload = self.workload(provider);
-        let ordinal = |name: &str| scope::split(name).filter(|(p, _)| *p == provider.name).map(|(_, ordinal)| ordinal);
+        let ordinal = |name: &str| {
+            scope::split(name)
+                .filter(|(p, _)| *p == provider.name)
+                .map(|(_, ordinal)| ordinal)
+        };
         self.pods.read(|shelf| {
-            let providers = shelf.providers().filter(|p| p.key.namespace == provider.namespace);
-            seen.provider_pods = providers.filter_map(|p| Some((ordinal(&p.key.name)?, p.clone()))).collect();
-            seen.bound = shelf.nodes().filter_map(|(node, pods)| Some((ordinal(node)?, pods.clone()))).collect();
+            let providers = shelf
+                .providers()
+                .filter(|p| p.key.namespace == provider.namespace);
+            seen.provider_pods = providers
+                .filter_map(|p| Some((ordinal(&p.key.name)?, p.clone())))
+                .collect();
+            seen.bound = shelf
+                .nodes()
+                .filter_map(|(node, pods)| Some((ordinal(node)?, pods.clone())))
+                .collect();
         });
         let prefix = format!("{}-", provider.name);
         seen.nodes = self.nodes.read(|t| {
-            let nodes = t.starting_with(&prefix).filter_map(|(name, row)| Some((ordinal(name)?, &row.view)));
-            nodes.map(|(ordinal, view)| (ordinal, Arc::new(self.with_heartbeat(view)))).collect()
+            let nodes = t
+                .starting_with(&prefix)
+                .filter_map(|(name, row)| Some((ordinal(name)?, &row.view)));
+            nodes
+                .map(|(ordinal, view)| (ordinal, Arc::new(self.with_heartbeat(view))))
+                .collect()
         });
     }
 
     /// The Node with its newest sign of life.
     pub(super) fn with_heartbeat(&self, view: &NodeView) -> NodeView {
-        NodeView { heartbeat: self.heartbeats.of(&view.name), ..view.clone() }
+        NodeView {
+            heartbeat: self.heartbeats.of(&view.name),
+            ..view.clone()
+        }
     }
 
     /// Enters what is seen now into the memory. Watch events do it too; this catches what was there before the pool was.
@@ -113,10 +160,13 @@ impl Cluster {
             self.memories.see_node(uid, *ordinal, Some(node), now);
         }
         for (ordinal, pod) in &seen.provider_pods {
-            self.memories.see_provider(uid, *ordinal, &pod.uid, self.heartbeats.beats(&pod.key.name));
+            self.memories
+                .see_provider(uid, *ordinal, &pod.uid, self.heartbeats.beats(&pod.key.name));
         }
         let draining = seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
-        let known: Vec<Ordinal> = draining.map(|d| d.nodes.iter().map(|n| n.ordinal).collect()).unwrap_or_default();
+        let known: Vec<Ordinal> = draining
+            .map(|d| d.nodes.iter().map(|n| n.ordinal).collect())
+            .unwrap_or_default();
         for ordinal in known.into_iter().filter(|o| !seen.nodes.contains_key(o)) {
             self.memories.see_node(uid, ordinal, None, now);
         }
@@ -127,7 +177,10 @@ impl Cluster {
 fn rejection<'a>(warnings: &[Arc<Warning>], profiles: impl Iterator<Item = &'a ConfigMap>) -> Option<String> {
     let standing = profiles.filter_map(|map| {
         let about = map.metadata.name.as_deref()?;
-        let newest = warnings.iter().filter(|w| w.about == about).max_by_key(|w| w.at)?;
+        let newest = warnings
+            .iter()
+            .filter(|w| w.about == about)
+            .max_by_key(|w| w.at)?;
         (changed(map) <= Some(newest.at)).then_some(newest)
     });
     standing.max_by_key(|w| w.at).map(|w| w.note.clone())
@@ -135,8 +188,16 @@ fn rejection<'a>(warnings: &[Arc<Warning>], profiles: impl Iterator<Item = &'a C
 
 /// When the content changed last, by the API server's bookkeeping; to the second, as its stamps are.
 fn changed(map: &ConfigMap) -> Option<Timestamp> {
-    let written = map.metadata.managed_fields.iter().flatten().filter_map(|f| f.time.as_ref());
-    written.map(|t| t.0).max().or_else(|| map.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    let written = map
+        .metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter_map(|f| f.time.as_ref());
+    written
+        .map(|t| t.0)
+        .max()
+        .or_else(|| map.metadata.creation_timestamp.as_ref().map(|t| t.0))
 }
 
 #[cfg(test)]
@@ -152,7 +213,11 @@ mod tests {
     }
 
     fn warning(about: &str, at: &str) -> Arc<Warning> {
-        Arc::new(Warning { about: about.into(), at: at.parse().unwrap(), note: format!("{about} {at}") })
+        Arc::new(Warning {
+            about: about.into(),
+            at: at.parse().unwrap(),
+            note: format!("{about} {at}"),
+        })
     }
 
     #[test]
@@ -163,7 +228,10 @@ mod tests {
             warning("acs-profile", "2026-11-01T00:09:00Z"),
         ];
         let told = |changed: &str| rejection(&warnings, [profile(changed)].iter());
-        assert_eq!(told("2026-11-01T00:05:00Z").as_deref(), Some("eci-profile 2026-11-01T00:05:00Z"));
+        assert_eq!(
+            told("2026-11-01T00:05:00Z").as_deref(),
+            Some("eci-profile 2026-11-01T00:05:00Z")
+        );
         assert_eq!(told("2026-11-01T00:05:01Z"), None);
         assert_eq!(rejection(&[], [profile("2026-11-01T00:05:00Z")].iter()), None);
     }

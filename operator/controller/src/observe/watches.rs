@@ -42,21 +42,57 @@ impl Watches {
         let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
 
         let pools: Api<VirtualNodePool> = Api::all(client());
-        all.push(self.plain("pools", &cluster, |c| &c.pools, watch(pools, None), |c, t| c.pool_told(t)));
+        all.push(self.plain(
+            "pools",
+            &cluster,
+            |c| &c.pools,
+            watch(pools, None),
+            |c, t| c.pool_told(t),
+        ));
         let budgets: Api<PodDisruptionBudget> = Api::all(client());
-        all.push(self.plain("budgets", &cluster, |c| &c.budgets, watch(budgets, None), |c, t| c.budget_told(t)));
+        all.push(self.plain(
+            "budgets",
+            &cluster,
+            |c| &c.budgets,
+            watch(budgets, None),
+            |c, t| c.budget_told(t),
+        ));
         let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
-        all.push(self.plain("saved copies", &cluster, |c| &c.copies, watch(secrets, None), |c, t| c.rare_told(t)));
+        all.push(self.plain(
+            "saved copies",
+            &cluster,
+            |c| &c.copies,
+            watch(secrets, None),
+            |c, t| c.rare_told(t),
+        ));
         let maps: Api<ConfigMap> = Api::namespaced(client(), system);
         let fields = named(PROFILE_CONFIG_MAP);
         let profile = watch(maps.clone(), Some(&fields));
-        all.push(self.plain(PROFILE_CONFIG_MAP, &cluster, |c| &c.profile, profile, |c, t| c.profile_told(t)));
+        all.push(self.plain(
+            PROFILE_CONFIG_MAP,
+            &cluster,
+            |c| &c.profile,
+            profile,
+            |c, t| c.profile_told(t),
+        ));
         let fields = named(ACS_PROFILE_CONFIG_MAP);
         let profile = watch(maps, Some(&fields));
-        all.push(self.plain(ACS_PROFILE_CONFIG_MAP, &cluster, |c| &c.acs_profile, profile, |c, t| c.profile_told(t)));
+        all.push(self.plain(
+            ACS_PROFILE_CONFIG_MAP,
+            &cluster,
+            |c| &c.acs_profile,
+            profile,
+            |c, t| c.profile_told(t),
+        ));
         let events: Api<Event> = Api::namespaced(client(), system);
         let events = watch(events, Some("involvedObject.kind=ConfigMap,type=Warning"));
-        all.push(self.plain("warnings", &cluster, |c| &c.warnings, events, |c, t| c.rare_told(t)));
+        all.push(self.plain(
+            "warnings",
+            &cluster,
+            |c| &c.warnings,
+            events,
+            |c, t| c.rare_told(t),
+        ));
 
         for (namespace, mirror) in &cluster.workloads {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
@@ -68,15 +104,36 @@ impl Watches {
         let nodes: Api<SlimNode> = Api::all(client());
         let (mirror, told) = (cluster.nodes.clone(), cluster.clone());
         let tell = move |t| told.node_told(t);
-        all.push(self.scoped(Scoped::Nodes, &cluster, mirror, nodes, |s, scope| s.kind.scope = scope, tell));
+        all.push(self.scoped(
+            Scoped::Nodes,
+            &cluster,
+            mirror,
+            nodes,
+            |s, scope| s.kind.scope = scope,
+            tell,
+        ));
         let leases: Api<Lease> = Api::namespaced(client(), NODE_LEASES);
         let (mirror, told) = (cluster.leases.clone(), cluster.clone());
         let tell = move |t| told.lease_told(t);
-        all.push(self.scoped(Scoped::Leases, &cluster, mirror, leases, |s, scope| s.kind.scope = scope, tell));
+        all.push(self.scoped(
+            Scoped::Leases,
+            &cluster,
+            mirror,
+            leases,
+            |s, scope| s.kind.scope = scope,
+            tell,
+        ));
         let pods: Api<SlimPod> = Api::all(client());
         let (mirror, told) = (cluster.pods.clone(), cluster.clone());
         let tell = move |t| told.pod_told(t);
-        all.push(self.scoped(Scoped::Pods, &cluster, mirror, pods, |s, scope| s.scope = scope, tell));
+        all.push(self.scoped(
+            Scoped::Pods,
+            &cluster,
+            mirror,
+            pods,
+            |s, scope| s.scope = scope,
+            tell,
+        ));
 
         join_all(all).map(drop)
     }
@@ -90,7 +147,9 @@ impl Watches {
         tell: fn(&Cluster, Told<S::Change>),
     ) -> BoxFuture<'static, ()> {
         let told = cluster.clone();
-        self.follow(what.to_owned(), mirror(cluster).clone(), events, move |t| tell(&told, t))
+        self.follow(what.to_owned(), mirror(cluster).clone(), events, move |t| {
+            tell(&told, t)
+        })
     }
 
     fn follow<S: Shelf>(
@@ -163,7 +222,11 @@ impl Watches {
 
 /// The scope in force, as soon as the pools are known.
 async fn next_scope(scopes: &mut watch::Receiver<Option<Scope>>) -> Scope {
-    let known = scopes.wait_for(Option::is_some).await.ok().and_then(|scope| scope.clone());
+    let known = scopes
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|scope| scope.clone());
     match known {
         Some(scope) => scope,
         None => pending().await,
@@ -172,11 +235,15 @@ async fn next_scope(scopes: &mut watch::Receiver<Option<Scope>>) -> Scope {
 
 /// Events of a watch.
 trait Events<S: Shelf>:
-    futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>> + Send + 'static
+    futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>>
+    + Send
+    + 'static
 {
 }
 
 impl<S: Shelf, T> Events<S> for T where
-    T: futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>> + Send + 'static
+    T: futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>>
+        + Send
+        + 'static
 {
 }

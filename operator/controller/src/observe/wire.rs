@@ -108,7 +108,12 @@ impl SlimPod {
     /// As the process behind a virtual node.
     pub fn provider(self) -> ProviderPod {
         ProviderPod {
-            revision: self.bound.labels.get("controller-revision-hash").cloned().unwrap_or_default(),
+            revision: self
+                .bound
+                .labels
+                .get("controller-revision-hash")
+                .cloned()
+                .unwrap_or_default(),
             key: self.bound.key,
             uid: self.bound.uid,
             ready: self.ready,
@@ -174,11 +179,18 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Every way the scheduler may place the pod leads to virtual nodes: the terms of a required affinity are alternatives.
 fn requires_virtual(spec: &PodSpec) -> bool {
-    if spec.node_selector.as_ref().and_then(|s| s.get(NODE_TYPE)).is_some_and(|v| v == VIRTUAL) {
+    if spec
+        .node_selector
+        .as_ref()
+        .and_then(|s| s.get(NODE_TYPE))
+        .is_some_and(|v| v == VIRTUAL)
+    {
         return true;
     }
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let Some(required) = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()) else {
+    let Some(required) =
+        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
+    else {
         return false;
     };
     let asks = |term: &core::v1::NodeSelectorTerm| {
@@ -190,14 +202,23 @@ fn requires_virtual(spec: &PodSpec) -> bool {
 }
 
 impl From<PodWire> for SlimPod {
-    fn from(PodWire { metadata, spec, status }: PodWire) -> Self {
+    fn from(
+        PodWire {
+            metadata,
+            spec,
+            status,
+        }: PodWire,
+    ) -> Self {
         let identity = metadata.identity();
         let owners = metadata.owner_references.unwrap_or_default();
-        let controller = owners.iter().find(|o| o.controller == Some(true)).map(|o| PodOwner {
-            kind: o.kind.clone(),
-            name: o.name.clone(),
-            uid: o.uid.clone(),
-        });
+        let controller = owners
+            .iter()
+            .find(|o| o.controller == Some(true))
+            .map(|o| PodOwner {
+                kind: o.kind.clone(),
+                name: o.name.clone(),
+                uid: o.uid.clone(),
+            });
         let bound = BoundPod {
             key: ObjectKey {
                 namespace: metadata.namespace.unwrap_or_default(),
@@ -223,7 +244,10 @@ impl From<PodWire> for SlimPod {
             node: spec.node_name.filter(|n| !n.is_empty()),
             bound,
             ready: ready(&status.conditions).is_some_and(|c| c.status == "True"),
-            restarts: status.container_statuses.iter().fold(0, |sum, c| sum.saturating_add(c.restart_count)),
+            restarts: status
+                .container_statuses
+                .iter()
+                .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
             owner_uids: owners.into_iter().map(|o| o.uid).collect(),
             images: spec.containers.into_iter().map(|c| (c.name, c.image)).collect(),
         }
@@ -305,7 +329,9 @@ struct Capacity {
 /// Who holds `spec.unschedulable`; the API server's own bookkeeping. A Node that is unschedulable with no entry for the
 /// field was made so by somebody who leaves no trace, and not by us.
 fn cordon_owner(unschedulable: bool, managed: &[ManagedFields]) -> CordonOwner {
-    let mut holders = managed.iter().filter(|m| m.fields_v1.spec.unschedulable.is_some());
+    let mut holders = managed
+        .iter()
+        .filter(|m| m.fields_v1.spec.unschedulable.is_some());
     let is_ours = |m: &&ManagedFields| m.manager == CORDON_FIELD_MANAGER && m.operation == "Apply";
     let ours = holders.clone().any(|m| is_ours(&m));
     let others = holders.any(|m| !is_ours(&m));
@@ -319,8 +345,14 @@ fn cordon_owner(unschedulable: bool, managed: &[ManagedFields]) -> CordonOwner {
 
 /// A whole number of pods as the API server writes quantities: it shortens 1000 to `1k`.
 fn count(quantity: &str) -> Option<i64> {
-    const SUFFIXES: [(&str, i64); 6] =
-        [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)];
+    const SUFFIXES: [(&str, i64); 6] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+    ];
     let (number, factor) = SUFFIXES
         .iter()
         .find_map(|(suffix, factor)| Some((quantity.strip_suffix(suffix)?, *factor)))
@@ -329,7 +361,13 @@ fn count(quantity: &str) -> Option<i64> {
 }
 
 impl From<NodeWire> for SlimNode {
-    fn from(NodeWire { metadata: NodeMeta { meta, managed_fields }, spec, status }: NodeWire) -> Self {
+    fn from(
+        NodeWire {
+            metadata: NodeMeta { meta, managed_fields },
+            spec,
+            status,
+        }: NodeWire,
+    ) -> Self {
         let ready = ready(&status.conditions);
         let view = NodeView {
             name: meta.name.clone().unwrap_or_default(),
@@ -345,7 +383,10 @@ impl From<NodeWire> for SlimNode {
         Self {
             metadata: meta.identity(),
             status_beat: ready.and_then(|c| c.last_heartbeat.as_ref()).map(|t| t.0),
-            view: NodeView { labels: meta.labels.unwrap_or_default(), ..view },
+            view: NodeView {
+                labels: meta.labels.unwrap_or_default(),
+                ..view
+            },
         }
     }
 }
@@ -413,7 +454,10 @@ mod tests {
         assert!(provider.ready && provider.deleting);
         assert_eq!((provider.restarts, provider.revision.as_str()), (3, "r1"));
         assert_eq!(provider.owner_uids, ["1", "2"]);
-        assert_eq!(provider.images, BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())]));
+        assert_eq!(
+            provider.images,
+            BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())])
+        );
     }
 
     #[test]
@@ -475,7 +519,10 @@ mod tests {
         assert!(node.view.ready);
         assert_eq!(node.status_beat, Some("2026-11-01T00:00:10Z".parse().unwrap()));
         assert_eq!(node.view.labels["type"], "virtual-kubelet");
-        assert_eq!(["110", "1k", "1Ki", "x", ""].map(count), [Some(110), Some(1000), Some(1024), None, None]);
+        assert_eq!(
+            ["110", "1k", "1Ki", "x", ""].map(count),
+            [Some(110), Some(1000), Some(1024), None, None]
+        );
     }
 
     #[test]

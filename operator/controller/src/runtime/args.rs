@@ -7,7 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// `vnp-operator`.
 #[derive(Debug, Parser)]
-#[command(name = "vnp-operator", version, about = "Operates pools of virtual nodes from VirtualNodePool objects")]
+#[command(
+    name = "vnp-operator",
+    version,
+    about = "Operates pools of virtual nodes from VirtualNodePool objects"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -102,7 +106,9 @@ pub enum ArgsError {
         renew_deadline: u16,
     },
     /// No provider namespace.
-    #[error("--provider-namespaces holds an empty name; name at least one namespace, for instance kube-system")]
+    #[error(
+        "--provider-namespaces holds an empty name; name at least one namespace, for instance kube-system"
+    )]
     EmptyNamespace,
 }
 
@@ -112,13 +118,22 @@ impl RunArgs {
     /// # Errors
     /// [`ArgsError`] names the arguments and what they must be.
     pub fn check(&self) -> Result<(), ArgsError> {
-        let LeaseArgs { lease_duration: duration, lease_renew_deadline: renew_deadline, lease_retry_period: retry_period } =
-            self.lease;
+        let LeaseArgs {
+            lease_duration: duration,
+            lease_renew_deadline: renew_deadline,
+            lease_retry_period: retry_period,
+        } = self.lease;
         if renew_deadline >= duration {
-            return Err(ArgsError::RenewDeadline { renew_deadline, duration });
+            return Err(ArgsError::RenewDeadline {
+                renew_deadline,
+                duration,
+            });
         }
         if retry_period == 0 || retry_period >= renew_deadline {
-            return Err(ArgsError::RetryPeriod { retry_period, renew_deadline });
+            return Err(ArgsError::RetryPeriod {
+                retry_period,
+                renew_deadline,
+            });
         }
         if self.provider_namespaces.iter().any(|n| n.trim().is_empty()) {
             return Err(ArgsError::EmptyNamespace);
@@ -144,8 +159,9 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> RunArgs {
-        let Cli { command: Command::Run(args) } =
-            Cli::try_parse_from(["vnp-operator", "run"].iter().chain(args)).unwrap();
+        let Cli {
+            command: Command::Run(args),
+        } = Cli::try_parse_from(["vnp-operator", "run"].iter().chain(args)).unwrap();
         args
     }
 
@@ -159,16 +175,34 @@ mod tests {
 
     #[test]
     fn provider_namespaces_are_a_comma_list() {
-        assert_eq!(parse(&["--provider-namespaces", "kube-system,cloud"]).provider_namespaces, ["kube-system", "cloud"]);
-        assert_eq!(parse(&["--provider-namespaces", "a,,b"]).check(), Err(ArgsError::EmptyNamespace));
+        assert_eq!(
+            parse(&["--provider-namespaces", "kube-system,cloud"]).provider_namespaces,
+            ["kube-system", "cloud"]
+        );
+        assert_eq!(
+            parse(&["--provider-namespaces", "a,,b"]).check(),
+            Err(ArgsError::EmptyNamespace)
+        );
     }
 
     #[test]
     fn a_lease_that_two_could_hold_is_refused() {
         let args = parse(&["--lease-duration", "10", "--lease-renew-deadline", "10"]);
-        assert_eq!(args.check(), Err(ArgsError::RenewDeadline { renew_deadline: 10, duration: 10 }));
+        assert_eq!(
+            args.check(),
+            Err(ArgsError::RenewDeadline {
+                renew_deadline: 10,
+                duration: 10
+            })
+        );
         let args = parse(&["--lease-retry-period", "10"]);
-        assert_eq!(args.check(), Err(ArgsError::RetryPeriod { retry_period: 10, renew_deadline: 10 }));
+        assert_eq!(
+            args.check(),
+            Err(ArgsError::RetryPeriod {
+                retry_period: 10,
+                renew_deadline: 10
+            })
+        );
         assert!(parse(&["--lease-retry-period", "0"]).check().is_err());
     }
 }

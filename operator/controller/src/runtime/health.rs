@@ -35,7 +35,10 @@ impl Readiness {
     /// What is missing, sorted.
     pub fn missing(&self) -> Vec<String> {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.iter().filter(|(_, there)| !**there).map(|(what, _)| what.clone()).collect()
+        map.iter()
+            .filter(|(_, there)| !**there)
+            .map(|(what, _)| what.clone())
+            .collect()
     }
 }
 
@@ -68,7 +71,9 @@ pub async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, S
         let local = listener.local_addr()?;
         Ok((listener, local))
     };
-    let (listener, local) = bound.await.map_err(|source| ServeError::Bind { addr, flag, source })?;
+    let (listener, local) = bound
+        .await
+        .map_err(|source| ServeError::Bind { addr, flag, source })?;
     tracing::info!(endpoint = flag, addr = %local, "listening");
     Ok(listener)
 }
@@ -78,7 +83,9 @@ pub async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, S
 /// # Errors
 /// [`ServeError::Serve`].
 pub async fn serve_health(listener: TcpListener, readiness: Readiness) -> Result<(), ServeError> {
-    axum::serve(listener, health_routes(readiness)).await.map_err(|e| ServeError::Serve("/livez and /readyz", e))
+    axum::serve(listener, health_routes(readiness))
+        .await
+        .map_err(|e| ServeError::Serve("/livez and /readyz", e))
 }
 
 /// Serves `/metrics`.
@@ -87,11 +94,16 @@ pub async fn serve_health(listener: TcpListener, readiness: Readiness) -> Result
 /// [`ServeError::Serve`].
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics) -> Result<(), ServeError> {
     let routes = Router::new().route("/metrics", get(render)).with_state(metrics);
-    axum::serve(listener, routes).await.map_err(|e| ServeError::Serve("/metrics", e))
+    axum::serve(listener, routes)
+        .await
+        .map_err(|e| ServeError::Serve("/metrics", e))
 }
 
 fn health_routes(readiness: Readiness) -> Router {
-    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(readiness)
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(readiness)
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
@@ -99,7 +111,10 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     if missing.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
-    let lines: String = missing.iter().map(|what| format!("waiting for {what}\n")).collect();
+    let lines: String = missing
+        .iter()
+        .map(|what| format!("waiting for {what}\n"))
+        .collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
@@ -122,7 +137,10 @@ mod tests {
         readiness.set("cache of pods", false);
         readiness.set("cache of nodes", true);
         let (code, text) = ready(State(readiness.clone())).await;
-        assert_eq!((code, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "waiting for cache of pods\n"));
+        assert_eq!(
+            (code, text.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "waiting for cache of pods\n")
+        );
         readiness.set("cache of pods", true);
         assert_eq!(ready(State(readiness)).await.0, StatusCode::OK);
     }

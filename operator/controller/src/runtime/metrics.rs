@@ -65,7 +65,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("virtualnodepool");
         let reconciles = Family::default();
-        let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(DURATIONS));
+        let durations: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATIONS));
         let evictions = Family::default();
         let writes = Family::default();
         let races = Counter::default();
@@ -74,14 +75,38 @@ impl Default for Metrics {
         let pods_blocked: Family<Pool, Gauge> = Family::default();
         let watch_errors = Family::default();
         registry.register("reconciles", "Passes of a loop", Family::clone(&reconciles));
-        registry.register("reconcile_duration_seconds", "Duration of a pass", Family::clone(&durations));
-        registry.register("evictions", "Answers of the Eviction API", Family::clone(&evictions));
+        registry.register(
+            "reconcile_duration_seconds",
+            "Duration of a pass",
+            Family::clone(&durations),
+        );
+        registry.register(
+            "evictions",
+            "Answers of the Eviction API",
+            Family::clone(&evictions),
+        );
         registry.register("api_writes", "Writes to the API server", Family::clone(&writes));
-        registry.register("races_lost", "Pods found on an ordinal that had been removed", races.clone());
+        registry.register(
+            "races_lost",
+            "Pods found on an ordinal that had been removed",
+            races.clone(),
+        );
         registry.register("leader", "1 while this process leads", leader.clone());
-        registry.register("drain_pods_left", "Pods left on draining nodes", pods_left.clone());
-        registry.register("drain_pods_blocked", "Pods on draining nodes that something blocks", pods_blocked.clone());
-        registry.register("watch_errors", "Failed lists and watches", Family::clone(&watch_errors));
+        registry.register(
+            "drain_pods_left",
+            "Pods left on draining nodes",
+            pods_left.clone(),
+        );
+        registry.register(
+            "drain_pods_blocked",
+            "Pods on draining nodes that something blocks",
+            pods_blocked.clone(),
+        );
+        registry.register(
+            "watch_errors",
+            "Failed lists and watches",
+            Family::clone(&watch_errors),
+        );
         Self(Arc::new(Inner {
             registry,
             reconciles,
@@ -100,8 +125,14 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a pass of a loop.
     pub fn reconciled(&self, controller: &'static str, result: &'static str, seconds: f64) {
-        self.0.reconciles.get_or_create(&Pass { controller, result }).inc();
-        self.0.durations.get_or_create(&Controller { controller }).observe(seconds);
+        self.0
+            .reconciles
+            .get_or_create(&Pass { controller, result })
+            .inc();
+        self.0
+            .durations
+            .get_or_create(&Controller { controller })
+            .observe(seconds);
     }
 
     /// Counts an answer of the Eviction API.
@@ -126,14 +157,18 @@ impl Metrics {
 
     /// Says how far the drain of a pool is; (0, 0) when nothing drains.
     pub fn drain(&self, pool: &str, left: i64, blocked: i64) {
-        let pool = Pool { pool: pool.to_owned() };
+        let pool = Pool {
+            pool: pool.to_owned(),
+        };
         self.0.pods_left.get_or_create(&pool).set(left);
         self.0.pods_blocked.get_or_create(&pool).set(blocked);
     }
 
     /// Forgets a pool that is gone.
     pub fn forget(&self, pool: &str) {
-        let pool = Pool { pool: pool.to_owned() };
+        let pool = Pool {
+            pool: pool.to_owned(),
+        };
         self.0.pods_left.remove(&pool);
         self.0.pods_blocked.remove(&pool);
     }
@@ -166,9 +201,18 @@ mod tests {
         metrics.reconciled("pool", "ok", 0.01);
         metrics.drain("burst", 7, 2);
         let text = metrics.render().unwrap();
-        assert!(text.contains("virtualnodepool_evictions_total{answer=\"accepted\"} 2"), "{text}");
-        assert!(text.contains("virtualnodepool_reconciles_total{controller=\"pool\",result=\"ok\"} 1"), "{text}");
-        assert!(text.contains("virtualnodepool_drain_pods_left{pool=\"burst\"} 7"), "{text}");
+        assert!(
+            text.contains("virtualnodepool_evictions_total{answer=\"accepted\"} 2"),
+            "{text}"
+        );
+        assert!(
+            text.contains("virtualnodepool_reconciles_total{controller=\"pool\",result=\"ok\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("virtualnodepool_drain_pods_left{pool=\"burst\"} 7"),
+            "{text}"
+        );
         metrics.forget("burst");
         assert!(!metrics.render().unwrap().contains("pool=\"burst\""));
     }

@@ -34,14 +34,19 @@ impl State {
     /// The key that is due first, leaving out those in work.
     fn first(&self) -> Option<(&String, Instant)> {
         let due = self.due.iter().filter(|(key, _)| !self.working.contains(*key));
-        due.map(|(key, at)| (key, self.held.get(key).map_or(*at, |held| *at.max(held)))).min_by_key(|(_, at)| *at)
+        due.map(|(key, at)| (key, self.held.get(key).map_or(*at, |held| *at.max(held))))
+            .min_by_key(|(_, at)| *at)
     }
 }
 
 impl Queue {
     /// A queue that waits `debounce` after a wake for others to join it.
     pub fn new(debounce: Duration) -> Self {
-        Self(Arc::new(Inner { debounce, state: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Inner {
+            debounce,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -139,9 +144,17 @@ mod tests {
         queue.wake("a");
         assert_eq!(next_within(&queue, 10_000).await, None);
         queue.wake("b");
-        assert_eq!(next_within(&queue, 200).await.as_deref(), Some("b"), "others go on");
+        assert_eq!(
+            next_within(&queue, 200).await.as_deref(),
+            Some("b"),
+            "others go on"
+        );
         queue.done("a");
-        assert_eq!(next_within(&queue, 1).await.as_deref(), Some("a"), "the wake meanwhile is not lost");
+        assert_eq!(
+            next_within(&queue, 1).await.as_deref(),
+            Some("a"),
+            "the wake meanwhile is not lost"
+        );
     }
 
     #[tokio::test(start_paused = true)]

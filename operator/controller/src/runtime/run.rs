@@ -78,7 +78,9 @@ impl RunError {
 
 /// Runs until SIGTERM or SIGINT (code 0), or until it can't go on (see [`RunError`]).
 pub fn main(args: RunArgs) -> ExitCode {
-    let Err(error) = start(args) else { return ExitCode::SUCCESS };
+    let Err(error) = start(args) else {
+        return ExitCode::SUCCESS;
+    };
     // The log may be what could not be started.
     if !tracing::dispatcher::has_been_set() {
         let told = writeln!(std::io::stderr(), "vnp-operator: {}", chain(&error));
@@ -113,7 +115,10 @@ struct Stop {
 impl Stop {
     fn new() -> Result<Self, RunError> {
         let of = |kind| signal(kind).map_err(|e| RunError::System("signal handlers", e));
-        Ok(Self { term: of(SignalKind::terminate())?, int: of(SignalKind::interrupt())? })
+        Ok(Self {
+            term: of(SignalKind::terminate())?,
+            int: of(SignalKind::interrupt())?,
+        })
     }
 
     async fn asked(&mut self) {
@@ -135,7 +140,11 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     let clients = Clients::infer().await?;
     let metrics = Metrics::default();
     let readiness = Readiness::default();
-    let cluster = Cluster::new(&args.provider_namespaces, Queue::new(DEBOUNCE), Queue::new(DEBOUNCE));
+    let cluster = Cluster::new(
+        &args.provider_namespaces,
+        Queue::new(DEBOUNCE),
+        Queue::new(DEBOUNCE),
+    );
     let watches = Watches {
         client: clients.ordinary.clone(),
         namespace: args.namespace.clone(),
@@ -150,7 +159,8 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     let mut background = JoinSet::new();
     background.spawn(async move { watches.map(|()| RunError::Ended("the watches")).await });
     background.spawn(health::serve_health(health, readiness).map(|e| ended(e, "the health endpoints")));
-    background.spawn(health::serve_metrics(exposed, metrics.clone()).map(|e| ended(e, "the metrics endpoint")));
+    background
+        .spawn(health::serve_metrics(exposed, metrics.clone()).map(|e| ended(e, "the metrics endpoint")));
 
     tokio::select! {
         error = first(&mut background) => return Err(error),
@@ -174,7 +184,10 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     }
     match timeout(STOP_WITHIN, elector.release()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "the leader lease runs out by itself"),
+        Ok(Err(error)) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the leader lease runs out by itself"
+        ),
         Err(_) => tracing::warn!("the leader lease runs out by itself: no answer to its release"),
     }
     Ok(())
@@ -201,7 +214,13 @@ struct Loops {
 }
 
 impl Loops {
-    fn start(args: &RunArgs, clients: &Clients, cluster: Arc<Cluster>, metrics: Metrics, elector: &Elector) -> Self {
+    fn start(
+        args: &RunArgs,
+        clients: &Clients,
+        cluster: Arc<Cluster>,
+        metrics: Metrics,
+        elector: &Elector,
+    ) -> Self {
         let (claim, fast) = (elector.claim(), &clients.fast);
         let operator = OperatorFacts {
             provider_namespaces: args.provider_namespaces.clone(),
@@ -209,14 +228,25 @@ impl Loops {
             lease_transitions: claim.transitions(),
             leading_since: Timestamp::now(),
         };
-        let applier = Applier::new(fast.clone(), claim.clone(), metrics.clone(), args.namespace.clone());
+        let applier = Applier::new(
+            fast.clone(),
+            claim.clone(),
+            metrics.clone(),
+            args.namespace.clone(),
+        );
         let wake = {
             let cluster = cluster.clone();
             Arc::new(move |uid: &str| cluster.wake_uid(uid))
         };
         let cap = args.evictions_per_second;
-        let tasks =
-            DrainTasks::new(fast.clone(), claim.clone(), metrics.clone(), cap, cluster.memories.clone(), wake);
+        let tasks = DrainTasks::new(
+            fast.clone(),
+            claim.clone(),
+            metrics.clone(),
+            cap,
+            cluster.memories.clone(),
+            wake,
+        );
         let instance = elector.identity().to_owned();
         let pools = Arc::new(PoolLoop {
             fast: fast.clone(),
@@ -228,7 +258,13 @@ impl Loops {
             passes: Mutex::new(HashMap::new()),
             cluster: cluster.clone(),
         });
-        let all = Arc::new(ClusterLoop { cluster: cluster.clone(), applier, metrics, operator, failures: Mutex::new(0) });
+        let all = Arc::new(ClusterLoop {
+            cluster: cluster.clone(),
+            applier,
+            metrics,
+            operator,
+            failures: Mutex::new(0),
+        });
         let (stop, stopped) = watch::channel(false);
         let mut running = JoinSet::new();
         running.spawn(pools.clone().run(stopped.clone()));

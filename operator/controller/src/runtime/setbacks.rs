@@ -47,7 +47,11 @@ impl Setbacks {
     /// A step failed, and at once it would fail again. Returns when it is tried again.
     pub fn failed(&mut self, track: TrackKind, step: &Step, now: Instant) -> Instant {
         let key = (track, discriminant(step));
-        let entry = self.0.entry(key).or_insert(Setback { times: 0, until: now, outcome: None });
+        let entry = self.0.entry(key).or_insert(Setback {
+            times: 0,
+            until: now,
+            outcome: None,
+        });
         entry.times = entry.times.saturating_add(1);
         entry.until = now + pause(entry.times);
         entry.until
@@ -70,8 +74,14 @@ impl Setbacks {
     pub fn hold_back(&mut self, tracks: &mut Vec<Track>, now: Instant) -> HeldBack {
         let mut held = HeldBack::default();
         for track in tracks.iter_mut() {
-            let waits = |step: &Step| self.0.get(&(track.kind, discriminant(step))).is_some_and(|s| s.until > now);
-            let Some(at) = track.steps.iter().position(waits) else { continue };
+            let waits = |step: &Step| {
+                self.0
+                    .get(&(track.kind, discriminant(step)))
+                    .is_some_and(|s| s.until > now)
+            };
+            let Some(at) = track.steps.iter().position(waits) else {
+                continue;
+            };
             let cut = track.steps.split_off(at);
             let key = cut.first().map(|step| (track.kind, discriminant(step)));
             if let Some(setback) = key.and_then(|key| self.0.get_mut(&key)) {
@@ -91,21 +101,43 @@ mod tests {
     use crate::runtime::lease::LeaseLost;
 
     fn cordon(node: &str) -> Step {
-        Step::Cordon { node: node.into(), uid: "u".into() }
+        Step::Cordon {
+            node: node.into(),
+            uid: "u".into(),
+        }
     }
 
     fn label() -> Step {
-        Step::LabelNode { node: "v-0".into(), uid: "u".into(), pool: None }
+        Step::LabelNode {
+            node: "v-0".into(),
+            uid: "u".into(),
+            pool: None,
+        }
     }
 
     fn drain(steps: Vec<Step>) -> Vec<Track> {
-        vec![Track { kind: TrackKind::Drain, steps }]
+        vec![Track {
+            kind: TrackKind::Drain,
+            steps,
+        }]
     }
 
     fn refused() -> Outcome {
-        let target = Target { verb: "patch", resource: "nodes", namespace: None, name: "v-0".into() };
-        let result = Err(ApplyError::LeaseLost { target, source: LeaseLost });
-        Outcome { track: Some(TrackKind::Drain), step: label(), result }
+        let target = Target {
+            verb: "patch",
+            resource: "nodes",
+            namespace: None,
+            name: "v-0".into(),
+        };
+        let result = Err(ApplyError::LeaseLost {
+            target,
+            source: LeaseLost,
+        });
+        Outcome {
+            track: Some(TrackKind::Drain),
+            step: label(),
+            result,
+        }
     }
 
     #[test]

@@ -37,7 +37,13 @@ pub(super) enum Attempt {
 
 impl Election {
     pub(super) fn new(identity: String, namespace: String, timing: Timing) -> Self {
-        Self { identity, namespace, timing, seen: None, renewed: None }
+        Self {
+            identity,
+            namespace,
+            timing,
+            seen: None,
+            renewed: None,
+        }
     }
 
     pub(super) fn timing(&self) -> Timing {
@@ -64,7 +70,9 @@ impl Election {
 
     /// Until when we may act on the strength of our last write.
     pub(super) fn acts_until(&self) -> Option<Instant> {
-        self.renewed.filter(|_| self.ours()).map(|sent| sent + self.timing.renew_deadline)
+        self.renewed
+            .filter(|_| self.ours())
+            .map(|sent| sent + self.timing.renew_deadline)
     }
 
     /// `leaseTransitions` as seen.
@@ -88,8 +96,14 @@ impl Election {
     /// Somebody else holds it and was seen alive within the lease's duration: theirs or ours, whichever is longer.
     fn taken(&self, now: Instant) -> bool {
         let Some(seen) = &self.seen else { return false };
-        let theirs = self.spec().and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
-        let duration = self.timing.duration.max(std::time::Duration::from_secs(theirs.unwrap_or(0)));
+        let theirs = self
+            .spec()
+            .and_then(|s| s.lease_duration_seconds)
+            .and_then(|s| u64::try_from(s).ok());
+        let duration = self
+            .timing
+            .duration
+            .max(std::time::Duration::from_secs(theirs.unwrap_or(0)));
         self.holder().is_some() && !self.ours() && now < seen.at + duration
     }
 
@@ -129,7 +143,8 @@ impl Election {
         if !self.ours() {
             spec.acquire_time = Some(MicroTime(wall));
             // The first holder of a new Lease is term 0; every change of holder is a new term.
-            spec.lease_transitions = Some(before.map_or(0, |b| b.lease_transitions.unwrap_or(0).saturating_add(1)));
+            spec.lease_transitions =
+                Some(before.map_or(0, |b| b.lease_transitions.unwrap_or(0).saturating_add(1)));
         }
         spec.holder_identity = Some(self.identity.clone());
         spec.lease_duration_seconds = i32::try_from(self.timing.duration.as_secs()).ok();
@@ -174,7 +189,9 @@ mod tests {
     fn the_first_to_create_it_leads_until_the_renew_deadline() {
         let start = Instant::now();
         let mut a = election("a");
-        let Attempt::Create(lease) = a.attempt(start, wall(0)) else { panic!("it is free") };
+        let Attempt::Create(lease) = a.attempt(start, wall(0)) else {
+            panic!("it is free")
+        };
         assert_eq!(a.acts_until(), None);
         a.written(lease, start);
         assert_eq!(a.acts_until(), Some(start + seconds(10)));
@@ -191,7 +208,10 @@ mod tests {
         // It renews: the wait begins anew.
         b.read(Some(held_by("a", -86_390)), start + seconds(14));
         assert_eq!(b.attempt(start + seconds(28), wall(0)), Attempt::Wait);
-        assert!(matches!(b.attempt(start + seconds(29), wall(0)), Attempt::Replace(_)));
+        assert!(matches!(
+            b.attempt(start + seconds(29), wall(0)),
+            Attempt::Replace(_)
+        ));
     }
 
     #[test]
@@ -200,7 +220,9 @@ mod tests {
         let mut b = election("b");
         b.read(Some(held_by("a", 0)), start);
         b.read(Some(held_by("a", 0)), start + seconds(15));
-        let Attempt::Replace(lease) = b.attempt(start + seconds(15), wall(20)) else { panic!("a was silent for 15 s") };
+        let Attempt::Replace(lease) = b.attempt(start + seconds(15), wall(20)) else {
+            panic!("a was silent for 15 s")
+        };
         let spec = lease.spec.clone().unwrap();
         assert_eq!(spec.lease_transitions, Some(1));
         assert_eq!(spec.acquire_time, Some(MicroTime(wall(20))));
@@ -216,7 +238,10 @@ mod tests {
         let mut b = election("b");
         b.read(Some(lease), start);
         assert_eq!(b.attempt(start + seconds(59), wall(0)), Attempt::Wait);
-        assert!(matches!(b.attempt(start + seconds(60), wall(0)), Attempt::Replace(_)));
+        assert!(matches!(
+            b.attempt(start + seconds(60), wall(0)),
+            Attempt::Replace(_)
+        ));
     }
 
     #[test]
@@ -224,9 +249,14 @@ mod tests {
         let start = Instant::now();
         let mut a = election("a");
         a.written(held_by("a", 0), start);
-        let Attempt::Replace(lease) = a.attempt(start + seconds(2), wall(2)) else { panic!("it is ours") };
+        let Attempt::Replace(lease) = a.attempt(start + seconds(2), wall(2)) else {
+            panic!("it is ours")
+        };
         let spec = lease.spec.unwrap();
-        assert_eq!((spec.lease_transitions, spec.acquire_time), (Some(0), Some(MicroTime(wall(0)))));
+        assert_eq!(
+            (spec.lease_transitions, spec.acquire_time),
+            (Some(0), Some(MicroTime(wall(0))))
+        );
         assert_eq!(spec.renew_time, Some(MicroTime(wall(2))));
     }
 
@@ -249,7 +279,9 @@ mod tests {
         let released = a.release(wall(1)).unwrap();
         let mut b = election("b");
         b.read(Some(released), start + seconds(1));
-        let Attempt::Replace(lease) = b.attempt(start + seconds(1), wall(1)) else { panic!("it is free") };
+        let Attempt::Replace(lease) = b.attempt(start + seconds(1), wall(1)) else {
+            panic!("it is free")
+        };
         assert_eq!(lease.spec.unwrap().lease_transitions, Some(1));
     }
 }

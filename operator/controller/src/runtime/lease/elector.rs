@@ -38,7 +38,11 @@ impl Elector {
     /// For the Lease in `namespace`; `fast` is the client that does not retry.
     pub fn new(fast: Client, namespace: &str, timing: Timing) -> Self {
         let election = Election::new(identity(), namespace.to_owned(), timing);
-        Self { api: Api::namespaced(fast, namespace), election, claim: Claim::vacant() }
+        Self {
+            api: Api::namespaced(fast, namespace),
+            election,
+            claim: Claim::vacant(),
+        }
     }
 
     /// The claim; void until [`Self::acquire`] has returned.
@@ -68,11 +72,16 @@ impl Elector {
                 Ok(false) => {
                     let holder = self.election.holder().map(ToOwned::to_owned);
                     if holder != told {
-                        tracing::info!(holder = holder.as_deref().unwrap_or("nobody"), "waiting for the leader lease");
+                        tracing::info!(
+                            holder = holder.as_deref().unwrap_or("nobody"),
+                            "waiting for the leader lease"
+                        );
                         told = holder;
                     }
                 }
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "leader lease not taken"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "leader lease not taken")
+                }
             }
             // Spread, so that candidates which started together do not meet again and again.
             sleep(spread(period, 0.2)).await;
@@ -86,8 +95,14 @@ impl Elector {
             sleep(period).await;
             match self.bounded_try().await {
                 Ok(true) => {}
-                Ok(false) => tracing::warn!(holder = self.election.holder(), "the leader lease has another holder"),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "leader lease not renewed"),
+                Ok(false) => tracing::warn!(
+                    holder = self.election.holder(),
+                    "the leader lease has another holder"
+                ),
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "leader lease not renewed"
+                ),
             }
             match self.election.acts_until() {
                 Some(until) if Instant::now() < until => {}
@@ -109,7 +124,9 @@ impl Elector {
         let lease = self.api.get_opt(LEASE_NAME).await?;
         self.election.read(lease, Instant::now());
         if let Some(lease) = self.election.release(Timestamp::now()) {
-            self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await?;
+            self.api
+                .replace(LEASE_NAME, &PostParams::default(), &lease)
+                .await?;
             tracing::info!("leader lease handed over");
         }
         Ok(())
@@ -117,7 +134,9 @@ impl Elector {
 
     async fn bounded_try(&mut self) -> Result<bool, LeaseError> {
         let limit = self.election.timing().renew_deadline / 2;
-        timeout(limit, self.try_once()).await.map_err(|_| LeaseError::Timeout)?
+        timeout(limit, self.try_once())
+            .await
+            .map_err(|_| LeaseError::Timeout)?
     }
 
     /// One attempt: replace what is known to be ours, or read and then write if it can be had.
