@@ -32,7 +32,10 @@ impl Default for OperatorOptions {
     fn default() -> Self {
         Self {
             args: Vec::new(),
-            env: vec![("RUST_LOG".into(), "info,vnp_operator=debug".into())],
+            env: vec![
+                ("RUST_LOG".into(), "info,vnp_operator=debug".into()),
+                ("NO_COLOR".into(), "1".into()),
+            ],
         }
     }
 }
@@ -126,12 +129,12 @@ impl Operator {
         self.ended().await
     }
 
-    /// SIGSTOP: it lives and does nothing, as after a long pause of its machine.
+    /// SIGSTOP, and returns when it has stopped: it lives and does nothing, as in a long pause of its machine.
     ///
     /// # Errors
-    /// When the signal is refused.
+    /// When it has ended or does not stop.
     pub fn pause(&mut self) -> Result<()> {
-        self.component.signal(Signal::STOP)
+        self.component.stop()
     }
 
     /// SIGCONT: goes on where it was paused.

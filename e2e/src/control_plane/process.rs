@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// Reads until the other end of its standard input is closed, which the kernel does however we end, SIGKILL
 /// included. Then kills the process group `$1` and removes the folder `$2`.
@@ -193,6 +193,26 @@ impl Component {
         }
         Ok(())
     }
+
+    /// SIGSTOP, and returns when it has stopped: no instruction of it runs any more.
+    ///
+    /// # Errors
+    /// When it has ended, or has not stopped within a second.
+    pub fn stop(&mut self) -> Result<()> {
+        self.ensure_running()?;
+        self.signal(Signal::STOP)?;
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let asked = Instant::now();
+        while waitid(WaitId::Pid(Pid::from_child(&self.child)), stopped)?.is_none() {
+            ensure!(
+                asked.elapsed() < Duration::from_secs(1),
+                "{} did not stop within a second",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Component {
@@ -297,6 +317,23 @@ mod tests {
             ends_soon(pid),
             "process {pid} outlived the process that started it"
         );
+    }
+
+    #[test]
+    fn a_stopped_process_stays_stopped_until_it_may_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = ProcessGroup::start(&folder.path().join("scratch")).unwrap();
+        let mut busy = Command::new("sh");
+        busy.args(["-c", "while :; do :; done"]);
+        let mut component = group.spawn("busy", busy, &folder.path().join("log")).unwrap();
+        let state = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        component.stop().unwrap();
+        assert!(state(component.pid()).contains(") T "));
+        component.signal(Signal::CONT).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !state(component.pid()).contains(") R ") {
+            assert!(Instant::now() < deadline, "it does not go on");
+        }
     }
 
     #[test]
