@@ -100,7 +100,7 @@ pub fn plan_workload(
         second.steps.clear();
     }
     merge(&mut part, second);
-    health_findings(observed, workload, now, &mut part);
+    health_findings(observed, workload, target, now, &mut part);
     contested_findings(observed, &mut part);
     part
 }
@@ -199,10 +199,18 @@ fn take_over(observed: &Observed, workload: &Workload, acceptance: &Acceptance, 
 }
 
 /// Providers that are not healthy. One whose Node was never seen is still coming up.
-fn health_findings(observed: &Observed, workload: &Workload, now: Timestamp, part: &mut Part) {
+/// Sick providers of wanted nodes. Those of nodes that go are the drain's business: it restarts them itself.
+fn health_findings(
+    observed: &Observed,
+    workload: &Workload,
+    target: Option<i32>,
+    now: Timestamp,
+    part: &mut Part,
+) {
+    let wanted = target.map_or(Ordinal::MAX, |t| workload.start_ordinal().saturating_add(t));
     let provider = observed.pool.status.as_ref().and_then(|s| s.provider.as_ref());
     let registered = provider.map_or(&[][..], |p| p.registered.as_slice());
-    for ordinal in workload.ordinals() {
+    for ordinal in workload.ordinals().filter(|o| *o < wanted) {
         let (node, pod) = (observed.nodes.get(&ordinal), observed.provider_pods.get(&ordinal));
         if let Err(why) = health(node.map(AsRef::as_ref), pod.map(AsRef::as_ref), now) {
             let known = registered.contains(&ordinal) || node.is_some();

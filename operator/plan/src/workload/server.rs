@@ -102,6 +102,18 @@ impl Server {
         panic!("it does not come to rest: {:?}", self.plan().steps);
     }
 
+    /// Passes and ticks until it is so.
+    pub(super) fn until(&mut self, so: impl Fn(&Self) -> bool) {
+        for _ in 0..100 {
+            if so(self) {
+                return;
+            }
+            self.pass(usize::MAX);
+            self.tick();
+        }
+        panic!("it never comes to that: {:?}", self.plan().steps);
+    }
+
     pub(super) fn pause(&mut self, time: SignedDuration) {
         self.now += time;
         self.beat();

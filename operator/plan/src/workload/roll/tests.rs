@@ -120,10 +120,7 @@ fn the_copy_is_kept_before_the_template_changes() {
 fn the_next_step_waits_for_a_heartbeat_of_the_new_provider() {
     let mut server = running(true, 2);
     server.set_pool(wanting(true, 2, BETTER));
-    while server.started.is_empty() {
-        server.pass(usize::MAX);
-        server.tick();
-    }
+    server.until(|s| !s.started.is_empty());
     // Ready, with a heartbeat that its predecessor sent.
     let uid = server.seen.provider_pods[&1].uid.clone();
     let beats = server.seen.nodes[&1].heartbeat.as_ref().unwrap().beats;
@@ -197,10 +194,7 @@ fn a_provider_that_does_not_get_healthy_goes_back() {
 fn a_roll_that_fails_half_way_takes_all_back() {
     let mut server = running(true, 3);
     server.set_pool(wanting(true, 3, BETTER));
-    while server.started.len() < 2 {
-        server.pass(usize::MAX);
-        server.tick();
-    }
+    server.until(|s| s.started.len() == 2);
     // Ordinal 1 has just got the new template and does not come up.
     let pod = Arc::make_mut(server.seen.provider_pods.get_mut(&1).unwrap());
     pod.ready = false;
@@ -251,10 +245,7 @@ fn a_newer_template_restarts_the_roll_and_frees_a_stuck_provider_first() {
     for adopt in [false, true] {
         let mut server = running(adopt, 3);
         server.set_pool(wanting(adopt, 3, BROKEN));
-        while server.started.is_empty() {
-            server.pass(usize::MAX);
-            server.tick();
-        }
+        server.until(|s| !s.started.is_empty());
         server.set_pool(wanting(adopt, 3, BETTER));
         server.run();
         assert_eq!(image(&server), BETTER);
@@ -380,13 +371,11 @@ fn a_drain_and_a_roll_step_exclude_each_other() {
     server.draining.busy = true;
     assert_eq!(server.plan().steps, Vec::new());
     server.draining.busy = false;
-    while server.started.is_empty() {
-        server.pass(usize::MAX);
+    server.until(|s| !s.started.is_empty());
+    for _ in 0..10 {
         server.tick();
     }
-    while roll_in_step(&server.seen, server.now) {
-        server.tick();
-    }
+    assert!(!roll_in_step(&server.seen, server.now));
     server.draining.busy = true;
     for _ in 0..20 {
         server.pass(usize::MAX);
@@ -429,10 +418,7 @@ fn a_change_may_be_the_cure_of_the_provider_that_holds_a_drain() {
 fn a_revert_is_carried_out_during_a_drain_and_without_acceptance() {
     let mut server = running(true, 3);
     server.set_pool(wanting(true, 3, BROKEN));
-    while server.started.is_empty() {
-        server.pass(usize::MAX);
-        server.tick();
-    }
+    server.until(|s| !s.started.is_empty());
     server.draining.busy = true;
     for _ in 0..300 {
         server.pass(usize::MAX);

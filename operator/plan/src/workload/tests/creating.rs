@@ -221,13 +221,7 @@ fn rolled_means_every_provider_runs_what_the_pool_wants() {
     server.set_pool(create(
         json!({ "replicas": 2, "network": { "securityGroupId": "sg-b" } }),
     ));
-    let mut seen = 0;
-    while !rolled(&server) {
-        seen += 1;
-        assert!(seen < 100);
-        server.pass(usize::MAX);
-        server.tick();
-    }
+    server.until(|s| rolled(s));
     assert!(
         server
             .seen
