@@ -57,7 +57,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     } else {
         // Our cordons, labels and profile entries go while the workload still says that they are ours.
         let hold = seen.deleting() && (!drain_steps.is_empty() || !profile_released);
-        let release = |s: &Step| !(hold && lets_go(s));
+        let release = |s: &Step| !(hold && lets_go(seen, s));
         plan.add(
             TrackKind::Workload,
             workload.steps.into_iter().take_while(release).collect(),
@@ -84,9 +84,14 @@ fn retains(seen: &Observed) -> bool {
     seen.pool.spec.deletion_policy() == DeletionPolicy::Retain
 }
 
-fn lets_go(step: &Step) -> bool {
+/// The step gives the workload up for good. With a copy kept, letting go of the object is part of bringing it back.
+fn lets_go(seen: &Observed, step: &Step) -> bool {
     match step {
-        Step::PatchWorkload(p) => matches!(p.purpose, PatchPurpose::Release | PatchPurpose::LetGo),
+        Step::PatchWorkload(p) => match p.purpose {
+            PatchPurpose::Release => true,
+            PatchPurpose::LetGo => seen.restore_copy.is_none(),
+            _ => false,
+        },
         Step::DeleteWorkload { .. } => true,
         _ => false,
     }

@@ -1,0 +1,253 @@
+//! The operator dies, or sleeps through its lease, at the worst moments.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use vnp_e2e::audit::OPERATOR;
+use vnp_e2e::call_gate::{Call, CallGate, Fate};
+use vnp_e2e::operator::{Operator, OperatorOptions};
+use vnp_e2e::scenario::{Scenario, eventually, manifests};
+
+use crate::fixture::{
+    catch_up, counts, emptied_before_shrink, fill, get_pool, get_workload, in_phase, misbehave, quick_lease,
+    resize, shrunk, start_pool,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_in_one_shrink_change_nothing_but_its_length() -> Result<()> {
+    Scenario::run("killed", async |s| {
+        misbehave(s);
+        let mut operator = s.spawn_operator(&quick_lease()).await?;
+        start_pool(s, 2).await?;
+        fill(s, 1, 2, "web", 60).await?;
+        resize(s, 1).await?;
+        let drain = in_phase(s, &["Cordoning", "Settling", "Evicting"], Duration::from_secs(30)).await?;
+        let started = drain["status"]["drain"]["nodes"][0]["startedAt"].clone();
+
+        // Moments drawn from a fixed sequence: the same in every run, spread over every phase.
+        let mut seed = 0x9e37_79b9_u32;
+        for _ in 0..20 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            tokio::time::sleep(Duration::from_millis(u64::from(seed >> 16) % 3000)).await;
+            operator.kill().await?;
+            let entry = get_pool(s).await?["status"]["drain"]["nodes"][0]["startedAt"].clone();
+            ensure!(
+                entry.is_null() || entry == started,
+                "startedAt moved from {started} to {entry}"
+            );
+            operator = s.spawn_operator(&quick_lease()).await?;
+        }
+        shrunk(s, 1, catch_up(60) + Duration::from_secs(60)).await?;
+        operator.terminate().await?;
+        emptied_before_shrink(s, 2)?;
+        s.pods_running("app=web", 60, Duration::from_secs(30)).await?;
+        s.no_leak_within(Duration::from_secs(30)).await
+    })
+    .await
+}
+
+/// A kind of write: what is written, without whose.
+fn kind(call: &Call) -> Option<String> {
+    if !call.is_write() || call.path.contains("/leases/") || call.path.contains("/events") {
+        return None;
+    }
+    let patch = call.body.as_str();
+    let detail = [
+        ("virtualnodes.dev~1shrinking", "fence"),
+        ("\"/spec/replicas\"", "replicas"),
+        ("unschedulable", "cordon"),
+        ("finalizers", "finalizer"),
+    ];
+    let detail = detail
+        .iter()
+        .find(|(word, _)| patch.contains(word))
+        .map_or("", |(_, name)| name);
+    let resource = call
+        .path
+        .split('/')
+        .filter(|part| {
+            [
+                "nodes",
+                "pods",
+                "statefulsets",
+                "virtualnodepools",
+                "status",
+                "eviction",
+                "configmaps",
+                "secrets",
+            ]
+            .contains(part)
+        })
+        .collect::<Vec<_>>()
+        .join("/");
+    Some(format!("{} {resource} {detail}", call.method))
+}
+
+async fn through(s: &Scenario<'_>, gate: &CallGate) -> Result<Operator> {
+    let path = gate.write_kubeconfig(s.environment().control_plane().folder().join("gate.kubeconfig"))?;
+    let mut options = quick_lease();
+    options
+        .env
+        .push(("KUBECONFIG".to_owned(), path.display().to_string()));
+    s.spawn_operator(&options).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<()> {
+    Scenario::run("each-write", async |s| {
+        misbehave(s);
+        let kubeconfig = s.environment().install_operator().await?;
+        let gate = CallGate::open(kubeconfig).await?;
+        let mut operator = through(s, &gate).await?;
+        start_pool(s, 1).await?;
+        let mut seen: BTreeSet<(String, &str)> = BTreeSet::new();
+        let until = Instant::now() + Duration::from_secs(240);
+        let mut wanted = 2;
+        // Grow and shrink again and again; each time a kind of write shows up for the first time, kill at it.
+        loop {
+            resize(s, wanted).await?;
+            if wanted == 2 {
+                s.apply(&manifests::deployment(s.namespace(), "web", 6)).await?;
+            }
+            let mut new = 0;
+            let round = Instant::now();
+            while round.elapsed() < Duration::from_secs(90) {
+                let (fate, name) = if seen.len() % 2 == 0 {
+                    (Fate::LostBefore, "before")
+                } else {
+                    (Fate::LostAfter, "after")
+                };
+                let known: BTreeSet<(String, &str)> = seen.clone();
+                let mut trap = gate.trap(fate, move |call| {
+                    kind(call).is_some_and(|kind| !known.contains(&(kind, name)))
+                });
+                tokio::select! {
+                    call = trap.wait() => {
+                        let call = call?;
+                        let kind = kind(&call).context("only writes are caught")?;
+                        operator.kill().await?;
+                        trap.let_go();
+                        seen.insert((kind, name));
+                        new += 1;
+                        operator = through(s, &gate).await?;
+                    }
+                    done = shrunk(s, wanted, Duration::from_secs(60)) => { done?; break; }
+                }
+            }
+            shrunk(s, wanted, Duration::from_secs(120)).await?;
+            if wanted == 1 {
+                emptied_before_shrink(s, 2)?;
+                if new == 0 || Instant::now() > until {
+                    break;
+                }
+            }
+            wanted = 3 - wanted;
+        }
+        operator.terminate().await?;
+        println!("killed at {} places: {seen:#?}", seen.len());
+        for kind in [
+            "cordon",
+            "fence",
+            "replicas",
+            "eviction",
+            "DELETE nodes",
+            "DELETE pods",
+            "status",
+        ] {
+            ensure!(
+                seen.iter().any(|(k, _)| k.contains(kind)),
+                "never killed at {kind}: {seen:?}"
+            );
+        }
+        s.no_leak_within(Duration::from_secs(60)).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_slept_through_its_lease_can_not_shrink() -> Result<()> {
+    Scenario::run("slept", async |s| {
+        misbehave(s);
+        let gate = CallGate::open(s.environment().install_operator().await?).await?;
+        let mut first = through(s, &gate).await?;
+        start_pool(s, 2).await?;
+        fill(s, 1, 2, "web", 5).await?;
+        let mut shrink = gate.trap(Fate::Held, |call| {
+            call.path.contains("/statefulsets/")
+                && call.body.contains("\"/spec/replicas\"")
+                && call.body.contains("shrinking")
+        });
+        resize(s, 1).await?;
+        tokio::time::timeout(Duration::from_secs(120), shrink.wait())
+            .await
+            .context("no shrink was tried")??;
+        first.pause()?;
+
+        let mut second = s.spawn_operator(&quick_lease()).await?;
+        resize(s, 2).await?;
+        eventually(
+            "the second leader has taken the drain back",
+            Duration::from_secs(30),
+            async || {
+                let workload = get_workload(s).await?;
+                ensure!(
+                    workload["metadata"]["annotations"]["virtualnodes.dev/shrinking"].is_null(),
+                    "the fence stands"
+                );
+                let cordoned = s
+                    .nodes()
+                    .await?
+                    .iter()
+                    .any(|n| n.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true)));
+                ensure!(!cordoned, "still cordoned");
+                Ok(())
+            },
+        )
+        .await?;
+        s.apply(&manifests::on_node(
+            manifests::deployment(s.namespace(), "landed", 5),
+            &s.node(1),
+        ))
+        .await?;
+        s.pods_running("app=landed", 5, Duration::from_secs(30)).await?;
+
+        shrink.let_go();
+        first.resume()?;
+        let code = first.ended().await?;
+        ensure!(!code.success(), "it lost its lease and ended with {code}");
+        ensure!(
+            get_workload(s).await?["spec"]["replicas"] == 2,
+            "the sleeper shrank it"
+        );
+        let lowered = counts(s)?
+            .into_iter()
+            .find(|c| c.user == OPERATOR && c.to == 1 && c.from == Some(2));
+        ensure!(lowered.is_none(), "{lowered:?}");
+        s.pods_running("app=landed", 5, Duration::from_secs(5)).await?;
+        second.terminate().await?;
+        s.no_leak_within(Duration::from_secs(30)).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_hands_over_at_once() -> Result<()> {
+    Scenario::run("handover", async |s| {
+        let mut first = s.spawn_operator(&OperatorOptions::default()).await?;
+        start_pool(s, 1).await?;
+        let mut second = s.spawn_operator(&OperatorOptions::default()).await?;
+        let code = first.terminate().await?;
+        ensure!(code.success(), "it ended with {code}");
+        let stopped = Instant::now();
+        resize(s, 2).await?;
+        s.nodes_ready(2, Duration::from_secs(20)).await?;
+        println!(
+            "a second operator had made the next node {:.1?} after the first one's clean stop",
+            stopped.elapsed()
+        );
+        second.terminate().await?;
+        Ok(())
+    })
+    .await
+}

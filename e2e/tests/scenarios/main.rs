@@ -1,0 +1,14 @@
+//! The main job on a real control plane, against a cloud that misbehaves: what the operator promises, seen from outside.
+//!
+//! The cloud of every scenario lets objects go before their instances, deletes two instances per second beyond a burst,
+//! and forgets one deletion in ten. Pods are placed by the real scheduler. The ledger and the audit log are the
+//! witnesses.
+
+mod adopt;
+mod delete;
+mod drain;
+mod faults;
+mod fixture;
+mod pool;
+mod quiet;
+mod roll;
