@@ -148,7 +148,12 @@ impl ApplyError {
                 target,
                 source: status,
             },
-            422 if test_failed(&status) => Self::Moved {
+            422 if test_failed(&status) || other_uid(&status) => Self::Moved {
+                target,
+                source: status,
+            },
+            // An apply with a field that the schema does not have is our fault, although the server takes it for its own.
+            500 if status.message.contains("field not declared in schema") => Self::Refused {
                 target,
                 source: status,
             },
@@ -196,6 +201,12 @@ fn test_failed(status: &Status) -> bool {
         .is_none_or(|d| d.kind.is_empty() && d.causes.is_empty())
 }
 
+/// A patch or apply that carries another UID than the object has: validation calls the field immutable.
+fn other_uid(status: &Status) -> bool {
+    let causes = status.details.as_ref().map_or(&[][..], |d| &d.causes);
+    causes.iter().any(|c| c.field == "metadata.uid")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -240,6 +251,28 @@ mod tests {
             invalid.to_string().contains("updates to statefulset spec"),
             "{invalid}"
         );
+    }
+
+    #[test]
+    fn another_uid_is_no_bad_value() {
+        let other = error(
+            "patch",
+            422,
+            "Node \"vn-2\" is invalid: metadata.uid: Invalid value: \"a\": field is immutable",
+            json!({"kind": "Node", "causes": [{"reason": "FieldValueInvalid", "field": "metadata.uid"}]}),
+        );
+        assert_eq!(other.retry(), Retry::LookAgain);
+    }
+
+    #[test]
+    fn a_field_that_does_not_exist_is_for_a_person() {
+        let misspelt = error(
+            "patch",
+            500,
+            "failed to create typed patch object (kube-system/virtual-node-eci; apps/v1, Kind=StatefulSet): .spec.minReadySecond: field not declared in schema",
+            json!({}),
+        );
+        assert_eq!(misspelt.retry(), Retry::Person);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Writer {
             result.as_ref().map_or_else(ApplyError::label, |()| "ok"),
         );
         match &result {
-            Ok(()) => tracing::info!(write = what, "written"),
+            Ok(()) => tracing::debug!(write = what, "written"),
             Err(error) if error.retry() == Retry::LookAgain => {
                 tracing::info!(write = what, "moved; looking again")
             }

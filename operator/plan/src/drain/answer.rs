@@ -34,7 +34,7 @@ pub enum Answer {
     /// The budget allows no disruption now.
     Budget,
     /// The disruption controller has not accounted for the budget since it changed; it never does where it can't tell
-    /// how many pods there should be (`maxUnavailable` over pods without a controller).
+    /// how many pods there should be (`maxUnavailable` over pods whose controller has no scale).
     BudgetStale {
         /// When the server wants to be asked again.
         retry_after: SignedDuration,
