@@ -10,50 +10,30 @@
 //! The wanted template is the pool's, or the kept one when annotation `reverted` names the pool's as a failure. So a
 //! revert is a roll like any other, but for the provider that failed: it is restarted at once.
 
+mod kept;
 mod stage;
 #[cfg(test)]
 mod tests;
-
-use std::collections::BTreeSet;
+mod wording;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use vnp_crds::{EventReason, Management, Reason};
 
+pub(super) use self::kept::kept;
+use self::kept::{Kept, copy_name};
 use self::stage::{Stage, healthy, stage};
 use super::adopt::AdoptError;
 use super::change::{self, Change};
 use super::restore::drop_copy;
 use super::{DrainState, create, desired, patch};
-use crate::finding::{EventNote, Finding, ProviderState};
+use crate::finding::{EventNote, Finding};
 use crate::observed::{Observed, Ordinal, SavedCopy, UpdateStrategy, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, RestartReason, Step};
 
 /// How long a provider has to get healthy under a new template.
 const DEADLINE: SignedDuration = SignedDuration::from_secs(180);
-
-/// Content of Secret `vnp-template-<pool-uid>`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// The template before the roll; of a workload that we created the part that we applied.
-    template: Value,
-    /// The workload's own partition.
-    pub(super) partition: Option<i32>,
-    /// Names the template to which the roll went at first, see [`desired::hash`].
-    hash: String,
-    /// Ordinals that were healthy under `template`: only they can go back to it.
-    healthy: BTreeSet<Ordinal>,
-}
-
-/// The copy's content. One that can't be read reverts nothing, and its roll ends at partition 0.
-pub(super) fn kept(copy: &SavedCopy) -> Kept {
-    serde_json::from_value(copy.content.clone()).unwrap_or_else(|_| Kept {
-        partition: Some(0),
-        ..Kept::default()
-    })
-}
 
 /// One look at a roll.
 struct Roll<'a> {
@@ -343,13 +323,6 @@ impl Roll<'_> {
         }
     }
 
-    fn say_next(&self, next: Ordinal, part: &mut Part) {
-        self.say_updating(
-            part,
-            format!("the template change reaches {} next", self.name(next)),
-        );
-    }
-
     fn step_to(&self, next: Ordinal, part: &mut Part) {
         self.say_next(next, part);
         if self.may_step(next) {
@@ -363,32 +336,6 @@ impl Roll<'_> {
         let created = self.observed.pool.spec.provider.management() == Management::Create;
         if created && self.workload.partition().unwrap_or(0) != 0 {
             part.steps.push(self.partition(Some(0)));
-        }
-    }
-
-    /// Somebody's own partition or OnDelete keeps providers at an older template.
-    fn say_outdated(&self, part: &mut Part) {
-        let Some(revision) = self.workload.update_revision() else {
-            return;
-        };
-        let older = |o: &Ordinal| {
-            self.observed
-                .provider_pods
-                .get(o)
-                .is_some_and(|p| p.revision != revision)
-        };
-        let names: Vec<String> = self
-            .workload
-            .ordinals()
-            .rev()
-            .filter(older)
-            .map(|o| self.name(o))
-            .collect();
-        if !names.is_empty() {
-            self.say_updating(
-                part,
-                format!("{} run an older template of the StatefulSet", names.join(", ")),
-            );
         }
     }
 
@@ -461,31 +408,4 @@ impl Roll<'_> {
             vec![line],
         )
     }
-
-    fn name(&self, ordinal: Ordinal) -> String {
-        self.observed.node_name(ordinal)
-    }
-
-    fn say_updating(&self, part: &mut Part, message: String) {
-        part.findings.push(Finding::Provider {
-            state: ProviderState::Updating,
-            message,
-        });
-    }
-
-    fn say_reverted(&self, part: &mut Part) {
-        part.findings.push(Finding::Stalled {
-            reason: Reason::RolloutReverted,
-            message: format!(
-                "the template that the pool asks for was taken back: a provider was not healthy {} seconds after it started \
-                 with it; correct spec.provider.image or what else was changed last",
-                DEADLINE.as_secs()
-            ),
-        });
-    }
-}
-
-/// Name of the Secret that keeps the template before a roll.
-fn copy_name(observed: &Observed) -> String {
-    format!("vnp-template-{}", observed.pool_uid())
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use serde_json::Value;
 use vnp_crds::VirtualNodePool;
 
 use super::*;
+use crate::finding::ProviderState;
 use crate::step::WorkloadPatch;
 use crate::testing::{after, pool, with_node};
 use crate::workload::server::{BROKEN, Server};
