@@ -361,3 +361,226 @@ impl Stripped for kube::core::ObjectMeta {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
+    use vnp_plan::observed::{BoundPod, CordonOwner, NodeView, ObjectKey, PodPhase, ProviderPod};
+
+    use super::*;
+    use crate::observe::mirror::Shelf;
+
+    fn pool(name: &str, provider: &str, spec: Value) -> VirtualNodePool {
+        let mut pool = json!({
+            "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1"},
+            "spec": {"region": "r", "network": {"zones": [], "securityGroupId": "sg-1"},
+                     "provider": {"type": "StatefulSet", "namespace": "kube-system", "name": provider}},
+        });
+        json_patch::merge(&mut pool["spec"], &spec);
+        serde_json::from_value(pool).unwrap()
+    }
+
+    fn changed<C>(change: C) -> Told<C> {
+        Told::Changed {
+            change,
+            initial: false,
+        }
+    }
+
+    /// A cluster with pool `a` on provider `v` and pool `b` on provider `w`; nothing is due.
+    async fn cluster() -> Arc<Cluster> {
+        let queue = || Queue::new(Duration::ZERO);
+        let cluster = Cluster::new(&["kube-system".to_owned()], queue(), queue());
+        put(&cluster, pool("a", "v", json!({})));
+        put(&cluster, pool("b", "w", json!({})));
+        cluster.pool_told(Told::Complete);
+        assert_eq!(woken(&cluster).await, ["a", "b", "cluster"]);
+        cluster
+    }
+
+    fn put(cluster: &Cluster, pool: VirtualNodePool) {
+        for change in cluster.pools.write(|t| t.put(pool)) {
+            cluster.pool_told(changed(change));
+        }
+    }
+
+    /// Who is due now.
+    async fn woken(cluster: &Cluster) -> Vec<String> {
+        let mut names = Vec::new();
+        for queue in [&cluster.pool_queue, &cluster.cluster_queue] {
+            while let Ok(name) = timeout(Duration::from_millis(5), queue.next()).await {
+                queue.done(&name);
+                names.push(name);
+            }
+        }
+        names.sort();
+        names
+    }
+
+    fn node(owner: CordonOwner, beat: i64) -> Arc<NodeRow> {
+        let unschedulable = owner != CordonOwner::Nobody;
+        Arc::new(NodeRow {
+            view: NodeView {
+                name: "v-1".into(),
+                uid: "n".into(),
+                labels: BTreeMap::new(),
+                ready: true,
+                unschedulable,
+                cordon_owner: owner,
+                pod_capacity: None,
+                heartbeat: None,
+                deleting: false,
+            },
+            status_beat: Timestamp::from_second(1_800_000_000 + beat).ok(),
+        })
+    }
+
+    fn node_change(old: Option<Arc<NodeRow>>, new: Option<Arc<NodeRow>>) -> Told<RowChange<NodeRow>> {
+        changed(RowChange {
+            key: "v-1".into(),
+            old,
+            new,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_scope_is_known_when_the_pools_are_and_follows_them() {
+        let cluster = Cluster::new(&[], Queue::new(Duration::ZERO), Queue::new(Duration::ZERO));
+        assert_eq!(*cluster.scope().borrow(), None);
+        put(&cluster, pool("a", "v", json!({})));
+        assert_eq!(*cluster.scope().borrow(), None, "the list is not complete");
+        cluster.pool_told(Told::Complete);
+        assert!(cluster.scope().borrow().as_ref().unwrap().node("v-7"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_concerns_its_pool_and_a_spec_concerns_all() {
+        let cluster = cluster().await;
+        cluster
+            .pools
+            .write(|t| drop(t.put(pool("a", "v", json!({"replicas": 1})))));
+        let old = cluster.pools.read(|t| t.get("a"));
+        let mut with_status = pool("a", "v", json!({"replicas": 1}));
+        with_status.status = Some(Default::default());
+        with_status.metadata.resource_version = Some("2".into());
+        let change = |old, new: VirtualNodePool| {
+            changed(RowChange {
+                key: "a".into(),
+                old,
+                new: Some(Arc::new(new)),
+            })
+        };
+        cluster.pool_told(change(old.clone(), with_status));
+        assert_eq!(woken(&cluster).await, ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_that_come_and_go_wake_the_pool_and_are_remembered() {
+        let cluster = cluster().await;
+        cluster.node_told(node_change(None, Some(node(CordonOwner::Us, 0))));
+        woken(&cluster).await;
+        let pod = BoundPod {
+            phase: PodPhase::Running,
+            ..BoundPod::default()
+        };
+        cluster.pod_told(changed(PodChange::Came {
+            node: "v-1".into(),
+            pod,
+        }));
+        assert_eq!(woken(&cluster).await, ["a"]);
+        cluster.pod_told(changed(PodChange::Left { node: "v-1".into() }));
+        assert_eq!(woken(&cluster).await, ["a"], "a disappearance wakes too");
+        let memory = &cluster.memories.snapshot("uid-a")[&1];
+        assert!(memory.departures.last.is_some());
+        assert!(memory.cordoned_since.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_pod_concerns_its_pool_and_the_profile() {
+        let cluster = cluster().await;
+        let key = ObjectKey {
+            namespace: "kube-system".into(),
+            name: "w-0".into(),
+        };
+        let pod = ProviderPod {
+            key: key.clone(),
+            uid: "p".into(),
+            ..ProviderPod::default()
+        };
+        cluster.pod_told(changed(PodChange::Provider(Arc::new(pod))));
+        assert_eq!(woken(&cluster).await, ["b", "cluster"]);
+        assert_eq!(
+            cluster.memories.snapshot("uid-b")[&0]
+                .provider
+                .as_ref()
+                .unwrap()
+                .uid,
+            "p"
+        );
+        cluster.pod_told(changed(PodChange::ProviderLeft(key)));
+        assert_eq!(woken(&cluster).await, ["b", "cluster"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_wake_only_where_they_are_waited_for() {
+        let cluster = cluster().await;
+        let beat = |from, to| {
+            node_change(
+                Some(node(CordonOwner::Nobody, from)),
+                Some(node(CordonOwner::Nobody, to)),
+            )
+        };
+        cluster.node_told(node_change(None, Some(node(CordonOwner::Nobody, 0))));
+        woken(&cluster).await;
+        cluster.node_told(beat(0, 10));
+        woken(&cluster).await;
+        cluster.node_told(beat(10, 20));
+        assert_eq!(
+            woken(&cluster).await,
+            Vec::<String>::new(),
+            "a node that is not drained"
+        );
+        assert_eq!(cluster.heartbeats.beats("v-1"), 2);
+        cluster.node_told(node_change(
+            Some(node(CordonOwner::Nobody, 20)),
+            Some(node(CordonOwner::Us, 20)),
+        ));
+        woken(&cluster).await;
+        cluster.node_told(node_change(
+            Some(node(CordonOwner::Us, 20)),
+            Some(node(CordonOwner::Us, 30)),
+        ));
+        assert_eq!(woken(&cluster).await, ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_made_anew_starts_without_memory() {
+        let cluster = cluster().await;
+        cluster
+            .memories
+            .see_departure("uid-a", 1, 0, 2.0, Timestamp::now());
+        let mut again = pool("a", "v", json!({}));
+        again.metadata.uid = Some("uid-again".into());
+        put(&cluster, again);
+        assert!(cluster.memories.snapshot("uid-a").is_empty());
+    }
+
+    #[test]
+    fn nothing_is_seen_of_a_pool_before_its_caches_are_complete() {
+        let cluster = Cluster::new(
+            &["kube-system".to_owned()],
+            Queue::new(Duration::ZERO),
+            Queue::new(Duration::ZERO),
+        );
+        let a = pool("a", "v", json!({}));
+        assert!(!cluster.covers(Scoped::Pods, &a));
+        cluster.cover(Scoped::Pods, Scope::of([&pool("b", "w", json!({}))]));
+        assert!(!cluster.covers(Scoped::Pods, &a), "complete for another pool");
+        cluster.cover(Scoped::Pods, Scope::of([&a]));
+        assert!(cluster.covers(Scoped::Pods, &a) && !cluster.covers(Scoped::Nodes, &a));
+    }
+}

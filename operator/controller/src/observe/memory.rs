@@ -15,20 +15,11 @@ use vnp_plan::observed::{BoundPod, NodeView, ObjectKey, Ordinal};
 #[derive(Debug, Default)]
 pub struct DrainMemories(Mutex<HashMap<String, PoolMemory>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PoolMemory {
     /// Where an ordinal starts: what may have disappeared before this process looked.
     start: Departures,
     ordinals: BTreeMap<Ordinal, DrainMemory>,
-}
-
-impl Default for PoolMemory {
-    fn default() -> Self {
-        Self {
-            start: Departures::default(),
-            ordinals: BTreeMap::new(),
-        }
-    }
 }
 
 impl PoolMemory {

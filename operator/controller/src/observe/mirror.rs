@@ -292,13 +292,21 @@ impl<K: Kind> Shelf for Table<K> {
     }
 
     fn retain(&mut self, uids: &HashSet<String>) -> Vec<Self::Change> {
-        let gone = self.rows.extract_if(.., |_, row| !uids.contains(&row.uid));
-        gone.map(|(key, row)| RowChange {
-            key,
-            old: Some(row.view),
-            new: None,
-        })
-        .collect()
+        let gone: Vec<String> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| !uids.contains(&row.uid))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let removed = |key: String| {
+            let old = self.rows.remove(&key)?.view;
+            Some(RowChange {
+                key,
+                old: Some(old),
+                new: None,
+            })
+        };
+        gone.into_iter().filter_map(removed).collect()
     }
 }
 

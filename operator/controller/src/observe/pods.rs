@@ -140,8 +140,13 @@ impl Shelf for PodShelf {
             Arc::make_mut(pods).retain(|p| uids.contains(&p.uid));
             changes.extend((pods.len()..before).map(|_| PodChange::Left { node: node.clone() }));
         }
-        let gone = self.providers.extract_if(.., |_, p| !uids.contains(&p.uid));
-        changes.extend(gone.map(|(key, _)| PodChange::ProviderLeft(key)));
+        self.providers.retain(|key, pod| {
+            let stays = uids.contains(&pod.uid);
+            if !stays {
+                changes.push(PodChange::ProviderLeft(key.clone()));
+            }
+            stays
+        });
         self.drop_empty();
         changes
     }

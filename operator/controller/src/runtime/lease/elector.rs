@@ -181,3 +181,171 @@ impl Elector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use axum::http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::advance;
+
+    use super::*;
+
+    const TIMING: Timing = Timing {
+        duration: Duration::from_secs(15),
+        renew_deadline: Duration::from_secs(10),
+        retry_period: Duration::from_secs(2),
+    };
+
+    /// An API server with one Lease, which keeps the rules of resourceVersion.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<Store>>);
+
+    #[derive(Default)]
+    struct Store {
+        lease: Option<Value>,
+        version: u64,
+        down: bool,
+    }
+
+    impl Server {
+        fn elector(&self) -> Elector {
+            let server = self.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let method = request.method().clone();
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    let (code, answer) = server.answer(&method, serde_json::from_slice(&body).ok());
+                    let body = Body::from(answer.to_string().into_bytes());
+                    Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+                }
+            });
+            Elector::new(Client::new(service, "ops"), "ops", TIMING)
+        }
+
+        fn answer(&self, method: &Method, body: Option<Value>) -> (u16, Value) {
+            let mut store = self.0.lock().unwrap();
+            let failure = |code: u16| {
+                let reason = match code {
+                    404 => "NotFound",
+                    409 => "Conflict",
+                    _ => "InternalError",
+                };
+                (
+                    code,
+                    json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": ""}),
+                )
+            };
+            if store.down {
+                return failure(500);
+            }
+            match (method, body, store.lease.clone()) {
+                (&Method::GET, _, None) => return failure(404),
+                (&Method::GET, _, Some(lease)) => return (200, lease),
+                (&Method::POST, _, Some(_)) => return failure(409),
+                (&Method::POST, Some(body), None) => store.lease = Some(body),
+                (&Method::PUT, Some(body), Some(known)) => {
+                    if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
+                        return failure(409);
+                    }
+                    store.lease = Some(body);
+                }
+                other => panic!("{other:?}"),
+            }
+            store.version += 1;
+            let version = store.version.to_string();
+            let lease = store.lease.as_mut().unwrap();
+            lease["metadata"]["resourceVersion"] = json!(version);
+            (200, lease.clone())
+        }
+
+        fn down(&self, down: bool) {
+            self.0.lock().unwrap().down = down;
+        }
+
+        fn holder(&self) -> Value {
+            self.0.lock().unwrap().lease.as_ref().unwrap()["spec"]["holderIdentity"].clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_reaches_nobody_stops_before_the_lease_can_be_taken() {
+        let server = Server::default();
+        let mut a = server.elector();
+        a.acquire().await;
+        let claim = a.claim();
+        assert_eq!(claim.check(), Ok(()));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(120), a.hold())
+                .await
+                .is_err(),
+            "renewed as long as it lives"
+        );
+        assert_eq!(claim.check(), Ok(()));
+
+        server.down(true);
+        let began = Instant::now();
+        assert_eq!(a.hold().await, LeaseLost);
+        assert!(
+            began.elapsed() <= TIMING.renew_deadline + TIMING.retry_period,
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(claim.check(), Err(LeaseLost));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_ends_by_itself_even_if_nobody_looks_after_it() {
+        let mut a = Server::default().elector();
+        a.acquire().await;
+        let claim = a.claim();
+        advance(TIMING.renew_deadline - Duration::from_millis(1)).await;
+        assert_eq!(claim.check(), Ok(()));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(claim.check(), Err(LeaseLost));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_leader_finds_its_lease_taken() {
+        let server = Server::default();
+        let (mut a, mut b) = (server.elector(), server.elector());
+        a.acquire().await;
+        let began = Instant::now();
+        b.acquire().await;
+        assert!(began.elapsed() >= TIMING.duration);
+        assert_eq!((b.claim().check(), b.claim().transitions()), (Ok(()), 1));
+        assert_eq!(a.claim().check(), Err(LeaseLost));
+        assert_eq!(a.hold().await, LeaseLost);
+        assert_eq!(server.holder(), json!(b.identity()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handed_over_lease_is_taken_without_waiting() {
+        let server = Server::default();
+        let (mut a, mut b) = (server.elector(), server.elector());
+        a.acquire().await;
+        let claim = a.claim();
+        a.release().await.unwrap();
+        assert_eq!(claim.check(), Err(LeaseLost));
+        assert_eq!(server.holder(), json!(""));
+        let began = Instant::now();
+        b.acquire().await;
+        assert!(began.elapsed() < TIMING.retry_period);
+        assert_eq!(b.claim().transitions(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_another_holds_is_not_released() {
+        let server = Server::default();
+        let (mut a, mut b) = (server.elector(), server.elector());
+        a.acquire().await;
+        b.acquire().await;
+        a.release().await.unwrap();
+        assert_eq!(server.holder(), json!(b.identity()));
+    }
+}
