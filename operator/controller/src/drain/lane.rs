@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -51,7 +52,13 @@ impl Lane {
             tokio::select! {
                 // Flights first: what was just decided on is on its way before anything else happens.
                 biased;
-                Some((pod, answer)) = flights.next() => self.take(&order, &pod, &answer),
+                Some((pod, answer)) = flights.next() => {
+                    self.take(&order, &pod, &answer);
+                    // All that came meanwhile, so that the order is looked over once for all of it.
+                    while let Some(Some((pod, answer))) = flights.next().now_or_never() {
+                        self.take(&order, &pod, &answer);
+                    }
+                }
                 changed = orders.changed() => if changed.is_err() { break },
                 () = freed => {}
                 () = tokio::time::sleep_until(look_again) => {}
