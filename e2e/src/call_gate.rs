@@ -56,7 +56,7 @@ struct Trap {
     release: oneshot::Receiver<()>,
 }
 
-/// A trap that has been set.
+/// A trap that has been set. Dropping it before it caught anything takes it away.
 #[derive(Debug)]
 pub struct Caught {
     call: oneshot::Receiver<Call>,
@@ -186,6 +186,7 @@ async fn forward(passage: &Passage, request: Request) -> Result<Response> {
     };
     let trap = {
         let mut traps = lock(&passage.traps);
+        traps.retain(|t| !t.caught.is_closed());
         let hit = traps.iter_mut().position(|t| (t.pick)(&call));
         hit.map(|index| traps.remove(index))
     };

@@ -239,6 +239,15 @@ async fn a_count_that_a_person_cut_is_put_back_and_one_that_a_person_raised_is_d
     .await
 }
 
+async fn available(s: &Scenario<'_>, count: u32) -> Result<()> {
+    eventually(&format!("{count} nodes are available"), Duration::from_secs(90), async || {
+        let available = get_pool(s).await?["status"]["availableNodes"].clone();
+        ensure!(available == count, "{available} are");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_can_not_be_emptied_goes_when_a_person_gives_it_up() -> Result<()> {
     Scenario::run("give-up", async |s| {
@@ -247,13 +256,9 @@ async fn a_node_that_can_not_be_emptied_goes_when_a_person_gives_it_up() -> Resu
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 5).await?;
         // Its provider lives and has gone silent: nobody can delete its instances.
+        available(s, 2).await?;
         s.cloud().configure_node(&s.node(1), |knobs| knobs.heartbeat = Heartbeat::Silent);
-        eventually("the node is not available", Duration::from_secs(90), async || {
-            let available = get_pool(s).await?["status"]["availableNodes"].clone();
-            ensure!(available == 1, "{available} are");
-            Ok(())
-        })
-        .await?;
+        available(s, 1).await?;
         resize(s, 1).await?;
         eventually("the provider is named", Duration::from_secs(30), async || {
             let blockers = get_pool(s).await?["status"]["drain"]["blockers"].clone();
