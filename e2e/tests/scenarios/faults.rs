@@ -106,10 +106,15 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
         let mut wanted = 2;
         // Grow and shrink again and again; each time a kind of write shows up for the first time, kill at it.
         loop {
-            resize(s, wanted).await?;
-            if wanted == 2 {
-                s.apply(&manifests::deployment(s.namespace(), "web", 6)).await?;
+            if wanted == 1 {
+                s.kubectl(&format!(
+                    "delete deployment web --namespace {} --ignore-not-found --cascade=foreground",
+                    s.namespace()
+                ))
+                .await?;
+                fill(s, 1, 2, "web", 6).await?;
             }
+            resize(s, wanted).await?;
             let mut new = 0;
             let round = Instant::now();
             while round.elapsed() < Duration::from_secs(90) {

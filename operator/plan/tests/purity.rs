@@ -1,6 +1,8 @@
 //! The plan decides and does nothing else. That it can reach no API server and no executor is a fact of its dependency
 //! tree; that it reads no clock is kept by `disallowed-methods` in this crate's `clippy.toml`.
 
+#![expect(clippy::expect_used, reason = "a test that can't ask cargo has failed")]
+
 use std::process::Command;
 
 /// What would let a plan do I/O, and what each would bring in.
