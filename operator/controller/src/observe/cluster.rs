@@ -301,7 +301,10 @@ impl Cluster {
                 }
                 PodChange::Provider(pod) => self.memories.see_provider(uid, ordinal, &pod.uid, beats),
             }
-            self.wake(&pool);
+            // The end of the first list wakes; before it nothing can be done.
+            if !initial {
+                self.wake(&pool);
+            }
         }
         if matches!(change, PodChange::Provider(_) | PodChange::ProviderLeft(_)) {
             self.cluster_queue.wake(CLUSTER_KEY);

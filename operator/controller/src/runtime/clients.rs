@@ -1,4 +1,4 @@
-//! The two clients. kube's own retries wait inside a call for minutes on answers that are meant for us: a 429 from the
+//! The clients. kube's own retries wait inside a call for minutes on answers that are meant for us: a 429 from the
 //! Eviction API is a budget, and a lease can't wait at all. So one client retries and one never does.
 
 use std::time::Duration;
@@ -9,11 +9,12 @@ use kube::config::{Config, InferConfigError};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;
 
+use super::lease::Timing;
+
 /// Longest time from a request to the head of its answer, retries included. A watch has its head at once.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same where nothing is retried. Together with the renew deadline it stays within the lease duration, so that a
-/// write begun under the lease has ended before another leader begins.
-pub const FAST_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where nothing is retried, at most.
+const FAST_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a watch lasts before it is opened anew; also how long a silently dead connection can go unnoticed.
 pub const WATCH_SECONDS: u32 = 55;
 /// Longest silence while an answer is read. Above [`WATCH_SECONDS`], so it never cuts a healthy watch, and it bounds the
@@ -24,13 +25,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests in flight; a watch counts until its head has come.
 const IN_FLIGHT: usize = 64;
 
-/// Both clients.
+/// All clients.
 #[derive(Clone)]
 pub struct Clients {
     /// Retries 429, 503 and 504 within [`CALL_TIMEOUT`]: for watches and ordinary writes.
     pub ordinary: Client,
-    /// Retries nothing: for the lease, evictions and everything whose answer is told apart.
+    /// Retries nothing: for evictions and everything whose answer is told apart.
     pub fast: Client,
+    /// The same for the lease alone, which must not queue behind evictions.
+    pub lease: Client,
 }
 
 /// Why there is no client.
@@ -49,23 +52,33 @@ impl Clients {
     ///
     /// # Errors
     /// [`ClientsError`] when there is none of these or it is unusable.
-    pub async fn infer() -> Result<Self, ClientsError> {
-        Self::new(Config::infer().await?)
+    pub async fn infer(timing: Timing) -> Result<Self, ClientsError> {
+        Self::new(Config::infer().await?, timing)
     }
 
     /// Clients for a given configuration.
     ///
     /// # Errors
     /// [`ClientsError::Build`] when the configuration is unusable.
-    pub fn new(mut config: Config) -> Result<Self, ClientsError> {
+    pub fn new(mut config: Config, timing: Timing) -> Result<Self, ClientsError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(WRITE_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         let ordinary = build(config.clone(), CALL_TIMEOUT)?;
         config.default_retry = false;
-        let fast = build(config, FAST_CALL_TIMEOUT)?;
-        Ok(Self { ordinary, fast })
+        // A write begun under the lease has ended before another leader begins.
+        let limit = timing
+            .duration
+            .saturating_sub(timing.renew_deadline)
+            .min(FAST_CALL_TIMEOUT);
+        let fast = build(config.clone(), limit)?;
+        let lease = build(config, limit)?;
+        Ok(Self {
+            ordinary,
+            fast,
+            lease,
+        })
     }
 }
 

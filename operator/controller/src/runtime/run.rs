@@ -137,7 +137,7 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
         "vnp-operator starts"
     );
     let mut stop = Stop::new()?;
-    let clients = Clients::infer().await?;
+    let clients = Clients::infer(args.lease.timing()).await?;
     let metrics = Metrics::default();
     let readiness = Readiness::default();
     let cluster = Cluster::new(
@@ -154,7 +154,7 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     let watches = watches.run(cluster.clone());
     let health = health::bind("--health-addr", args.health_addr).await?;
     let exposed = health::bind("--metrics-addr", args.metrics_addr).await?;
-    let mut elector = Elector::new(clients.fast.clone(), &args.namespace, args.lease.timing());
+    let mut elector = Elector::new(clients.lease.clone(), &args.namespace, args.lease.timing());
     // Tasks of their own: a busy pass must not hold back a watch or a probe.
     let mut background = JoinSet::new();
     background.spawn(async move { watches.map(|()| RunError::Ended("the watches")).await });
