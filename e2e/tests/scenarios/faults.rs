@@ -118,7 +118,7 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
             let mut new = 0;
             let round = Instant::now();
             while round.elapsed() < Duration::from_secs(90) {
-                let (fate, name) = if seen.len() % 2 == 0 {
+                let (fate, name) = if seen.len().is_multiple_of(2) {
                     (Fate::LostBefore, "before")
                 } else {
                     (Fate::LostAfter, "after")

@@ -14,4 +14,7 @@ pub mod watches;
 pub mod wire;
 
 /// The profiles of the provider, in kube-system.
-pub const PROFILES: [&str; 2] = [vnp_crds::PROFILE_CONFIG_MAP, vnp_plan::profile::ACS_PROFILE_CONFIG_MAP];
+pub const PROFILES: [&str; 2] = [
+    vnp_crds::PROFILE_CONFIG_MAP,
+    vnp_plan::profile::ACS_PROFILE_CONFIG_MAP,
+];

@@ -82,7 +82,9 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
 /// The pool's annotation gives this node up.
 fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
     let annotations = scene.seen.pool.metadata.annotations.as_ref();
-    annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION)).is_some_and(|v| *v == format!("{node}/{uid}"))
+    annotations
+        .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
+        .is_some_and(|v| *v == format!("{node}/{uid}"))
 }
 
 /// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
@@ -119,7 +121,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         pods_blocked: 0,
     });
     // A bound pod means that a race was lost: the count goes back up and the drain starts again.
-    let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned) 
+    let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned)
         || gave_up(scene, &node.name, &node.uid);
     if left > 0 && !given_up && scene.seen.workload.is_none() {
         let message = format!(
@@ -130,7 +132,12 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
             node.uid
         );
         let pods = scene.seen.pods_on(ordinal).count();
-        plan.block(scene.blocker(BlockerReason::ProviderUnavailable, node.name.clone(), pods, message));
+        plan.block(scene.blocker(
+            BlockerReason::ProviderUnavailable,
+            node.name.clone(),
+            pods,
+            message,
+        ));
     }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;
@@ -147,7 +154,10 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     };
     let empty = live.list.holding().next().is_none() || given_up;
     let same = live.node.as_ref().is_some_and(|n| n.uid == node.uid) && live.provider_pod.is_none();
-    let gone = live.workload.as_ref().is_none_or(|w| !w.ordinals().contains(&ordinal));
+    let gone = live
+        .workload
+        .as_ref()
+        .is_none_or(|w| !w.ordinals().contains(&ordinal));
     let unwanted = crate::target::target_of(&live.pool, live.workload.as_deref())
         .is_some_and(|t| ordinal >= scene.workload.start_ordinal().saturating_add(t));
     if empty && same && gone && unwanted && !live.pool.is_paused() {

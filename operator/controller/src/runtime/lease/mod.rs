@@ -5,8 +5,8 @@
 //! Own code because no crate for kube 5 keeps these rules: the one that builds renews without a resourceVersion and does
 //! not stop on API errors.
 
-mod elector;
 mod election;
+mod elector;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +46,10 @@ struct Term {
 
 impl Claim {
     fn vacant() -> Self {
-        Self(Arc::new(Mutex::new(Term { until: None, transitions: 0 })))
+        Self(Arc::new(Mutex::new(Term {
+            until: None,
+            transitions: 0,
+        })))
     }
 
     /// A claim that lasts, for tests.
@@ -77,7 +80,10 @@ impl Claim {
     }
 
     fn extend(&self, until: Instant, transitions: i32) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Term { until: Some(until), transitions };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Term {
+            until: Some(until),
+            transitions,
+        };
     }
 
     /// Ends the claim: no write begins after this.
