@@ -142,7 +142,8 @@ impl Gate {
         let spent = if now.duration_since(self.spent_at) >= RECOUNT {
             self.in_flight
         } else {
-            self.spent
+            // What is in flight may be charged in any case, whatever the answers so far took off the count.
+            self.spent.max(self.in_flight)
         };
         allowed > spent
     }
