@@ -205,7 +205,7 @@ impl Bench {
 async fn fast(control_plane: &ControlPlane, identity: &Identity) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig_as(identity)?)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Clients::new(config)?.fast)
+    Ok(Clients::new(config, vnp_operator::runtime::lease::Timing::default())?.fast)
 }
 
 async fn create<K>(api: &Api<K>, body: Value) -> Result<K>

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -141,6 +142,24 @@ impl PoolLoop {
             async move { this.reconcile(&name).await }.instrument(span)
         })
         .await
+    }
+
+    /// Takes back what was ordered for a pool as soon as it is edited, whatever its pass is waiting for just then (P3). The
+    /// next pass orders again what is still wanted.
+    pub async fn withdraw_on_edit(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<(), Broken> {
+        let mut edits = self.cluster.edits.subscribe();
+        loop {
+            let edit = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                edit = edits.recv() => edit,
+            };
+            match edit {
+                Ok(uid) => self.tasks.update(&uid, Vec::new()),
+                // More edits at once than are kept: the passes that follow them do it.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
     }
 
     /// One pass, and when to make the next.

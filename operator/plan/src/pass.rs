@@ -26,7 +26,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     };
     let profile_released = profile::released(seen);
     let workload = plan_workload(seen, &acceptance, target, &state, now);
-    let labels = labels(seen, &acceptance);
+    let labels = labels(seen);
     let pool_track = finalizer(
         seen,
         &acceptance,
@@ -177,14 +177,15 @@ fn finalizer(seen: &Observed, acceptance: &Acceptance, nothing_left: bool) -> Ve
 }
 
 /// Our label on the pool's Nodes, put back when a Node registered again; taken back by Retain from adopted ones.
-fn labels(seen: &Observed, acceptance: &Acceptance) -> Vec<Step> {
+fn labels(seen: &Observed) -> Vec<Step> {
     let Some(workload) = seen.held_workload() else {
         return Vec::new();
     };
     let name = seen.pool_name();
     let give_back =
         seen.deleting() && retains(seen) && seen.pool.spec.provider.management() == Management::Adopt;
-    let keep = acceptance.workload && !seen.deleting();
+    // A Node that registers again in the middle of anything is still ours: what removes it goes by the label.
+    let keep = !(seen.deleting() && retains(seen));
     seen.nodes
         .iter()
         .filter(|(o, n)| workload.ordinals().contains(o) && !n.reserved() && !n.deleting)
@@ -233,15 +234,16 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
     }
 }
 
-/// Ordinals whose Node was ever seen. A takeover takes all that are there for registered, because nobody knows.
+/// Ordinals whose Node was ever seen. A takeover takes all that are there for registered, because nobody knows; a count
+/// in the status says that this workload was held before.
 fn registered(seen: &Observed) -> Vec<Ordinal> {
-    let Some(workload) = seen.held_workload() else {
-        return Vec::new();
-    };
     let before = seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    let Some(workload) = seen.held_workload() else {
+        return before.map(|s| s.registered.clone()).unwrap_or_default();
+    };
     let known = |o: &Ordinal| match before {
-        Some(status) => status.registered.contains(o),
-        None => seen.pool.spec.provider.management() == Management::Adopt,
+        Some(status) if status.replicas.is_some() => status.registered.contains(o),
+        _ => true,
     };
     workload
         .ordinals()

@@ -188,7 +188,13 @@ impl Empty {
             return Err(Doubt::Changed("the cordon"));
         }
         let beats = node.heartbeat.as_ref().map_or(0, |b| b.beats);
-        if expect.beats_at_last_departure.is_some_and(|seen| beats <= seen) {
+        // Alive at both ends: without memory of a departure, a sign of life during the settle has to do.
+        if beats
+            <= expect
+                .settle
+                .beats
+                .max(expect.beats_at_last_departure.unwrap_or(0))
+        {
             return Err(Doubt::NoHeartbeatSince);
         }
         subject(live, expect.ordinal, &expect.settle.fence, expect.target).map(Self)

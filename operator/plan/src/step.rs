@@ -134,7 +134,7 @@ pub struct WorkloadPatch {
 }
 
 /// What a patch of the workload is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PatchPurpose {
     /// Label, finalizer and, for Adopt, the annotation with the originals.
     TakeOver,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use vnp_crds::{ProviderType, VirtualNodePool};
 use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::profile::SetBackHistory;
@@ -20,6 +20,9 @@ use crate::runtime::queue::Queue;
 
 /// The only key of the cluster loop.
 pub const CLUSTER_KEY: &str = "cluster";
+
+/// Edits that may wait to be heard.
+const EDITS: usize = 256;
 
 /// A mirror of one view per object.
 pub type Mirrored<K> = Arc<Mirror<Table<K>>>;
@@ -59,6 +62,9 @@ pub struct Cluster {
     pub pool_queue: Queue,
     /// Wakes the cluster loop.
     pub cluster_queue: Queue,
+    /// UIDs of pools whose spec, pause or deletion changed: what was ordered for them may not be wanted any more, and the
+    /// pass that is under way does not know.
+    pub edits: broadcast::Sender<String>,
     scope: watch::Sender<Option<Scope>>,
     /// What the mirrors of Nodes, Leases and Pods were complete for last.
     covered: RwLock<[Scope; 3]>,
@@ -100,6 +106,7 @@ impl Cluster {
             profile_set_back: Mutex::default(),
             pool_queue,
             cluster_queue,
+            edits: broadcast::Sender::new(EDITS),
             scope: watch::Sender::new(None),
             covered: RwLock::default(),
             budget_list: Mutex::default(),
@@ -207,6 +214,10 @@ impl Cluster {
         self.pool_queue.wake(&key);
         let asked = |pool: &VirtualNodePool| (pool.spec.clone(), pool.metadata.clone().stripped());
         let same = matches!((&old, &new), (Some(old), Some(new)) if asked(old) == asked(new));
+        if let Some(edited) = uid(&old).filter(|_| !same) {
+            // Nobody listens while this process does not lead, and nothing is ordered then.
+            self.edits.send(edited).ok();
+        }
         if !same && self.pools.complete() {
             self.rescope();
             // Pools contradict each other, so what one asks for concerns all.

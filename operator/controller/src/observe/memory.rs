@@ -100,7 +100,7 @@ impl DrainMemories {
         self.with(pool_uid, ordinal, |m| m.see_provider(uid, beats));
     }
 
-    /// Notes that a pod disappeared.
+    /// Notes that a pod disappeared. All ordinals of all pools wait for its instance: there is one cloud account.
     pub fn see_departure(
         &self,
         pool_uid: &str,
@@ -110,6 +110,14 @@ impl DrainMemories {
         now: Timestamp,
     ) {
         self.with(pool_uid, ordinal, |m| m.see_departure(beats, per_second, now));
+        for (uid, pool) in self.lock().iter_mut() {
+            pool.start.queue(1, per_second, now);
+            for (other, memory) in &mut pool.ordinals {
+                if uid != pool_uid || *other != ordinal {
+                    memory.departures.queue(1, per_second, now);
+                }
+            }
+        }
     }
 
     /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not

@@ -268,6 +268,7 @@ impl Loops {
         let (stop, stopped) = watch::channel(false);
         let mut running = JoinSet::new();
         running.spawn(pools.clone().run(stopped.clone()));
+        running.spawn(pools.clone().withdraw_on_edit(stopped.clone()));
         running.spawn(all.run(stopped));
         cluster.wake_all();
         Self { stop, running, pools }

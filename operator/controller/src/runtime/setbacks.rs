@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vnp_plan::plan::{Track, TrackKind};
-use vnp_plan::step::Step;
+use vnp_plan::step::{PatchPurpose, Step};
 
 use super::jitter::spread;
 use crate::apply::Outcome;
@@ -15,7 +15,23 @@ use crate::apply::Outcome;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-type Key = (TrackKind, Discriminant<Step>);
+type Key = (TrackKind, Discriminant<Step>, Option<PatchPurpose>);
+
+/// What a failure is remembered by. Patches of the workload are told apart by what they are for: a refused image must not
+/// hold back a rescue.
+fn key(track: TrackKind, step: &Step) -> Key {
+    let purpose = if let Step::PatchWorkload(patch) = step {
+        Some(patch.purpose)
+    } else {
+        None
+    };
+    (track, discriminant(step), purpose)
+}
+
+/// Steps that undo a danger are tried with every pass.
+fn urgent(step: &Step) -> bool {
+    matches!(step, Step::PatchWorkload(p) if matches!(p.purpose, PatchPurpose::ScaleUp | PatchPurpose::Unfence))
+}
 
 /// Failed writes of one pool.
 #[derive(Debug, Default)]
@@ -46,7 +62,7 @@ pub fn pause(times: u32) -> Duration {
 impl Setbacks {
     /// A step failed, and at once it would fail again. Returns when it is tried again.
     pub fn failed(&mut self, track: TrackKind, step: &Step, now: Instant) -> Instant {
-        let key = (track, discriminant(step));
+        let key = key(track, step);
         let entry = self.0.entry(key).or_insert(Setback {
             times: 0,
             until: now,
@@ -59,7 +75,7 @@ impl Setbacks {
 
     /// Keeps what came of a failed step, for the passes that do not try it.
     pub fn keep(&mut self, outcome: Outcome) {
-        let key = outcome.track.map(|track| (track, discriminant(&outcome.step)));
+        let key = outcome.track.map(|track| key(track, &outcome.step));
         if let Some(setback) = key.and_then(|key| self.0.get_mut(&key)) {
             setback.outcome = Some(outcome);
         }
@@ -67,7 +83,7 @@ impl Setbacks {
 
     /// A step was taken.
     pub fn done(&mut self, track: TrackKind, step: &Step) {
-        self.0.remove(&(track, discriminant(step)));
+        self.0.remove(&key(track, step));
     }
 
     /// Cuts each track before the first step that has to wait: what follows it relies on it.
@@ -75,15 +91,13 @@ impl Setbacks {
         let mut held = HeldBack::default();
         for track in tracks.iter_mut() {
             let waits = |step: &Step| {
-                self.0
-                    .get(&(track.kind, discriminant(step)))
-                    .is_some_and(|s| s.until > now)
+                !urgent(step) && self.0.get(&key(track.kind, step)).is_some_and(|s| s.until > now)
             };
             let Some(at) = track.steps.iter().position(waits) else {
                 continue;
             };
             let cut = track.steps.split_off(at);
-            let key = cut.first().map(|step| (track.kind, discriminant(step)));
+            let key = cut.first().map(|step| key(track.kind, step));
             if let Some(setback) = key.and_then(|key| self.0.get_mut(&key)) {
                 held.until = Some(held.until.map_or(setback.until, |until| until.min(setback.until)));
                 held.outcomes.extend(setback.outcome.take());

@@ -11,10 +11,12 @@ use crate::step::{PatchPurpose, Step, WorkloadPatch};
 /// a leader that was paused can't shrink a node to which pods may come again.
 pub(super) fn release(scene: &Scene<'_>, chosen: &[Ordinal], plan: &mut DrainPlan) {
     if let Some(value) = scene.workload.annotation(vnp_crds::SHRINKING_ANNOTATION) {
-        let due = chosen.iter().any(|o| {
-            let uid = fence_uid(scene, *o);
-            value == scene.fence(*o, &uid)
-        });
+        let due = !scene.held
+            && !scene.seen.pool.is_paused()
+            && chosen.iter().any(|o| {
+                let uid = fence_uid(scene, *o);
+                value == scene.fence(*o, &uid)
+            });
         if !due {
             plan.steps.push(unfence(scene.workload, value));
         }

@@ -163,7 +163,12 @@ fn begin(
         plan.reads.push(ordinal);
         return;
     };
-    match Settle::begin(fence, provider, live.list.clone()) {
+    let beats = live
+        .node
+        .as_ref()
+        .and_then(|n| n.heartbeat.as_ref())
+        .map_or(0, |b| b.beats);
+    match Settle::begin(fence, provider, live.list.clone(), beats) {
         Ok(settle) => {
             plan.settles.insert(ordinal, settle);
             plan.wake(scene.now + seconds(1));

@@ -117,11 +117,16 @@ impl Departures {
         (self.debt - passed * per_second).max(-DELETE_BURST)
     }
 
-    /// Notes that `pods` disappeared.
+    /// Notes that `pods` disappeared from this node.
     pub fn record(&mut self, pods: u32, beats: u64, per_second: f64, now: Timestamp) {
+        self.queue(pods, per_second, now);
+        self.last = Some((now, beats));
+    }
+
+    /// Notes that `pods` disappeared from another node: one account deletes the instances of all of them.
+    pub fn queue(&mut self, pods: u32, per_second: f64, now: Timestamp) {
         self.debt = self.settled(per_second, now) + f64::from(pods);
         self.as_of = self.as_of.max(now);
-        self.last = Some((now, beats));
     }
 
     /// How long the cloud still needs, from `now` on.

@@ -17,11 +17,22 @@ const RESTART_GRACE_SECONDS: i64 = 120;
 /// Takes the ordinal one step further, or says what holds it.
 pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) {
     let mut entry = entry(scene, ordinal);
+    let found = plan.findings.len();
     walk(scene, ordinal, &mut entry, plan);
     // Without progress until then it is stalled, and nothing else may happen that would tell.
     let deadline = entry.last_progress + signed(scene.settings.progress_deadline);
     if deadline > scene.now {
         plan.wake(deadline);
+    } else if entry.phase == DrainPhase::Evicting && plan.findings.len() == found {
+        let message = "no pod has left it for spec.drain.progressDeadlineSeconds, and nothing is known that holds them; \
+                       see the operator's log for the answers to its evictions";
+        let blocker = scene.blocker(
+            BlockerReason::Throttled,
+            entry.name.clone(),
+            scene.seen.pods_on(ordinal).count(),
+            message.to_owned(),
+        );
+        plan.block(blocker);
     }
     plan.nodes.push(entry);
 }
@@ -53,7 +64,10 @@ fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
             .map(|t| t.0)
             .filter(|_| remaining == 0),
         recordons: before.map_or(0, |b| b.recordons),
-        reaped_provider_uid: before.and_then(|b| b.reaped_provider_uid.clone()),
+        // A pod that came after the restart has to be reaped after as well.
+        reaped_provider_uid: before
+            .and_then(|b| b.reaped_provider_uid.clone())
+            .filter(|_| remaining == 0),
         pods_total: before.map_or(0, |b| b.pods_total).max(left),
         pods_remaining: left,
         pods_terminating: int(terminating),

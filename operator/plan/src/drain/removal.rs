@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
-use super::{DrainPlan, Scene, cordon, seconds};
+use super::{DrainPlan, Scene, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -79,6 +79,27 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
     list.split_off(surplus)
 }
 
+/// A provider pod that does not go holds everything after it.
+fn stuck(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) {
+    let since = plan.nodes.last().map_or(scene.now, |n| n.last_progress);
+    let deadline = since + signed(scene.settings.progress_deadline);
+    if scene.now < deadline {
+        plan.wake(deadline);
+        return;
+    }
+    let message = format!(
+        "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
+        node.name,
+        scene.workload.namespace()
+    );
+    plan.block(scene.blocker(
+        BlockerReason::StatefulSetStuck,
+        scene.workload.name().to_owned(),
+        0,
+        message,
+    ));
+}
+
 /// The pool's annotation gives this node up.
 fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
     let annotations = scene.seen.pool.metadata.annotations.as_ref();
@@ -123,9 +144,9 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     // A bound pod means that a race was lost: the count goes back up and the drain starts again.
     let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned)
         || gave_up(scene, &node.name, &node.uid);
-    if left > 0 && !given_up && scene.seen.workload.is_none() {
+    if left > 0 && !given_up && (scene.seen.workload.is_none() || ordinal < scene.workload.start_ordinal()) {
         let message = format!(
-            "the workload that ran its provider is gone, so nobody can delete its instances; bring the workload back, or \
+            "the workload no longer runs its provider, so nobody can delete its instances; bring the workload back, or \
              delete the instances by hand and annotate the pool {}={}/{}",
             vnp_crds::ABANDON_ANNOTATION,
             node.name,
@@ -138,6 +159,9 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
             pods,
             message,
         ));
+    }
+    if provider.is_some() {
+        stuck(scene, node, plan);
     }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;

@@ -11,10 +11,12 @@ pub struct Settle {
     pub(crate) fence: String,
     pub(crate) provider: Option<ProviderMark>,
     pub(crate) first: QuorumList,
+    /// Heartbeats seen when the first list was taken.
+    pub(crate) beats: u64,
 }
 
 impl Settle {
-    /// Begins a settle with a first list that shows no pod. `provider` is `None` for an ordinal that never came up.
+    /// Begins a settle with a first list that shows no pod, at a time when so many `beats` had been seen. `provider` is `None` for an ordinal that never came up.
     ///
     /// # Errors
     /// The list back, when a pod holds the node.
@@ -22,6 +24,7 @@ impl Settle {
         fence: String,
         provider: Option<ProviderMark>,
         first: QuorumList,
+        beats: u64,
     ) -> Result<Self, QuorumList> {
         if first.holding().next().is_some() {
             Err(first)
@@ -30,6 +33,7 @@ impl Settle {
                 fence,
                 provider,
                 first,
+                beats,
             })
         }
     }

@@ -103,6 +103,7 @@ fn ripe() -> Observed {
             "2/node-2/3".to_owned(),
             Some(mark(2)),
             list(after(-40), Vec::new()),
+            9,
         )
         .ok();
     });

@@ -110,13 +110,34 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
     highest?.checked_sub(workload.start_ordinal())?.checked_add(1)
 }
 
-/// Given up by a person, in a pass whose status is not written yet.
+/// Given up by a person, in a pass whose status is not written yet. The UID counts: a node that came back under the name
+/// is another one.
 fn abandoned(observed: &Observed, ordinal: Ordinal) -> bool {
     let annotations = observed.pool.metadata.annotations.as_ref();
-    let named = annotations
-        .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
-        .and_then(|v| v.split_once('/'));
-    named.is_some_and(|(node, _)| node == observed.node_name(ordinal))
+    let Some(named) = annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION)) else {
+        return false;
+    };
+    let status = observed.pool.status.as_ref();
+    let reported = || {
+        let entry = status?
+            .drain
+            .as_ref()?
+            .nodes
+            .iter()
+            .find(|n| n.ordinal == ordinal)?;
+        entry.uid.clone()
+    };
+    let uid = observed
+        .nodes
+        .get(&ordinal)
+        .map(|n| n.uid.clone())
+        .or_else(reported);
+    *named
+        == format!(
+            "{}/{}",
+            observed.node_name(ordinal),
+            uid.as_deref().unwrap_or("none")
+        )
 }
 
 #[cfg(test)]

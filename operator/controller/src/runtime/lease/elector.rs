@@ -91,9 +91,15 @@ impl Elector {
     /// Renews the lease until it is lost. It is safe to drop in the middle.
     pub async fn hold(&mut self) -> LeaseLost {
         let period = self.election.timing().retry_period;
+        let term = self.claim.transitions();
         loop {
             sleep(period).await;
             match self.bounded_try().await {
+                // Somebody led in between: fences and memory of the term before are not this one's.
+                Ok(true) if self.claim.transitions() != term => {
+                    self.claim.revoke();
+                    return LeaseLost;
+                }
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(
                     holder = self.election.holder(),

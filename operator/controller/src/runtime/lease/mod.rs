@@ -29,6 +29,22 @@ pub struct Timing {
     pub retry_period: Duration,
 }
 
+impl Default for Timing {
+    /// client-go's.
+    fn default() -> Self {
+        let (duration, renew_deadline, retry_period) = (
+            Duration::from_secs(15),
+            Duration::from_secs(10),
+            Duration::from_secs(2),
+        );
+        Self {
+            duration,
+            renew_deadline,
+            retry_period,
+        }
+    }
+}
+
 /// The lease is not held (any more). Nothing may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the leader lease is not held; another replica acts, or the API server did not answer in time")]

@@ -157,11 +157,12 @@ impl Throttle {
         });
     }
 
-    /// The node has no order any more: nothing is sent for it from now on.
+    /// The node has no order any more: nothing is sent for it from now on, and what left it fills no window.
     pub fn withdraw(&mut self, pool: &str, node: &str) {
         if let Some(state) = self.pools.get_mut(pool) {
             state.nodes.remove(node);
         }
+        self.forget_pods(|_, asked| asked.pool == pool && asked.node == node);
     }
 
     fn forget_pods(&mut self, which: impl Fn(&str, &Asked) -> bool) {
@@ -332,7 +333,11 @@ impl Throttle {
                 now,
             )),
         };
-        asked.counts = matches!(answer, Answer::Accepted | Answer::Unknown { .. });
+        let ordered = self
+            .pools
+            .get(&asked.pool)
+            .is_some_and(|p| p.nodes.contains_key(&asked.node));
+        asked.counts = ordered && matches!(answer, Answer::Accepted | Answer::Unknown { .. });
         asked.tries = asked.tries.saturating_add(1);
         asked.at = now;
         if let Some(pool) = self.pools.get_mut(&asked.pool) {
