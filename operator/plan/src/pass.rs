@@ -254,3 +254,59 @@ fn registered(seen: &Observed) -> Vec<Ordinal> {
 fn int(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{node, now, observed, pool, with_node};
+
+    fn with_status(seen: &mut Observed, status: serde_json::Value) {
+        let mut pool = (*seen.pool).clone();
+        pool.status = serde_json::from_value(status).unwrap();
+        seen.pool = Arc::new(pool);
+    }
+
+    #[test]
+    fn a_takeover_takes_ordinals_without_a_node_for_registered() {
+        let mut seen = observed(pool(json!({ "replicas": 3 })), 3);
+        seen.nodes.remove(&2);
+        // What the pass before the takeover reports: a provider, and no count.
+        with_status(
+            &mut seen,
+            json!({ "provider": { "type": "StatefulSet", "registered": [] } }),
+        );
+        assert_eq!(plan(&seen, now()).facts.registered, [0, 1, 2]);
+        // Held before: an ordinal that never came up is known as such.
+        let held = json!({ "provider": { "type": "StatefulSet", "registered": [0, 1], "replicas": 3 } });
+        with_status(&mut seen, held);
+        assert_eq!(plan(&seen, now()).facts.registered, [0, 1]);
+        // A workload that is gone for a moment takes nothing with it.
+        seen.workload = None;
+        assert_eq!(plan(&seen, now()).facts.registered, [0, 1]);
+    }
+
+    #[test]
+    fn a_node_that_registers_again_while_its_pool_goes_gets_the_label_back() {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        let mut deleted = (*seen.pool).clone();
+        deleted.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+        seen.pool = Arc::new(deleted);
+        with_node(&mut seen, 0, |n| n.labels.clear());
+        let label = Step::LabelNode {
+            node: node(0).name,
+            uid: node(0).uid,
+            pool: Some("burst".to_owned()),
+        };
+        let plan = plan(&seen, now());
+        assert!(
+            plan.tracks.iter().any(|t| t.steps.contains(&label)),
+            "{:?}",
+            plan.tracks
+        );
+    }
+}

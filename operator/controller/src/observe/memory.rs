@@ -282,4 +282,21 @@ mod tests {
         let memory = &memories.snapshot(POOL)[&2];
         assert_eq!((memory.arrivals, memory.departures.last), (0, Some((at(7), 3))));
     }
+
+    #[test]
+    fn the_instances_of_one_node_keep_the_cloud_busy_for_all() {
+        let memories = DrainMemories::default();
+        let now = Timestamp::UNIX_EPOCH;
+        memories.with("other-pool", 0, |_| ());
+        memories.with(POOL, 1, |_| ());
+        for _ in 0..140 {
+            memories.see_departure(POOL, 2, 7, 20.0, now);
+        }
+        let expected = SignedDuration::from_secs(2);
+        for (pool, ordinal) in [(POOL, 2), (POOL, 1), (POOL, 5), ("other-pool", 0)] {
+            let departures = memories.with(pool, ordinal, |m| m.departures.clone());
+            assert_eq!(departures.backlog(20.0, now), expected, "{pool} {ordinal}");
+            assert_eq!(departures.last.is_some(), (pool, ordinal) == (POOL, 2));
+        }
+    }
 }

@@ -188,4 +188,37 @@ mod tests {
         assert!(pause(4) >= FIRST * 8);
         assert!(pause(40) >= LONGEST && pause(40) <= LONGEST.mul_f64(1.3));
     }
+
+    #[test]
+    fn a_rescue_waits_behind_no_refused_template_and_not_for_itself() {
+        let patch = |purpose| {
+            Step::PatchWorkload(vnp_plan::step::WorkloadPatch {
+                patch: json_patch::Patch(Vec::new()),
+                purpose,
+                changes: Vec::new(),
+            })
+        };
+        let mut setbacks = Setbacks::default();
+        let now = Instant::now();
+        for purpose in [
+            PatchPurpose::Configure,
+            PatchPurpose::ScaleUp,
+            PatchPurpose::Unfence,
+        ] {
+            setbacks.failed(TrackKind::Workload, &patch(purpose), now);
+        }
+        for (purpose, tried) in [
+            (PatchPurpose::Configure, false),
+            (PatchPurpose::Fence, true),
+            (PatchPurpose::ScaleUp, true),
+            (PatchPurpose::Unfence, true),
+        ] {
+            let mut tracks = vec![Track {
+                kind: TrackKind::Workload,
+                steps: vec![patch(purpose)],
+            }];
+            setbacks.hold_back(&mut tracks, now);
+            assert_eq!(!tracks.is_empty(), tried, "{purpose:?}");
+        }
+    }
 }

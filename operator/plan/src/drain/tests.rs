@@ -605,3 +605,56 @@ fn an_incomplete_list_is_no_list() {
     assert!(QuorumList::complete(now(), partial).is_err());
     assert!(QuorumList::complete(now(), ListAnswer::default()).is_err());
 }
+
+#[test]
+fn a_settle_needs_a_sign_of_life_even_when_no_departure_was_seen() {
+    let mut seen = ripe();
+    memory(&mut seen, 2, |m| {
+        m.settle = Settle::begin(
+            "2/node-2/3".to_owned(),
+            Some(mark(2)),
+            list(after(-40), Vec::new()),
+            10,
+        )
+        .ok();
+    });
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
+}
+
+#[test]
+fn a_pod_that_came_after_the_reap_is_reaped_after_even_by_another_process() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    report(&mut seen, DrainPhase::Emptying, Some("an earlier provider pod"));
+    bind(&mut seen, 2, vec![pod("late")]);
+    assert_eq!(plan_at(&seen, 2, now()).nodes[0].reaped_provider_uid, None);
+}
+
+#[test]
+fn a_drain_without_progress_and_without_a_known_blocker_says_so() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    report(&mut seen, DrainPhase::Evicting, None);
+    let mut pool = (*seen.pool).clone();
+    let entry = &mut pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0];
+    entry.last_progress_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-601)));
+    entry.pods_remaining = 1;
+    seen.pool = Arc::new(pool);
+    bind(&mut seen, 2, vec![pod("a")]);
+    assert_eq!(blockers(&plan_at(&seen, 2, now())), [BlockerReason::Throttled]);
+}
+
+#[test]
+fn a_pause_takes_our_own_fence_off() {
+    let mut seen = ripe();
+    let mut paused = (*seen.pool).clone();
+    paused.spec.paused = true;
+    seen.pool = Arc::new(paused);
+    let plan = crate::plan(&seen, now());
+    let steps: Vec<&Step> = plan.tracks.iter().flat_map(|t| &t.steps).collect();
+    assert!(
+        matches!(&steps[..], [Step::PatchWorkload(p)] if p.purpose == PatchPurpose::Unfence),
+        "{steps:?}"
+    );
+    assert!(plan.settles.is_empty());
+}

@@ -326,4 +326,23 @@ mod tests {
         bind(&mut seen, 2, vec![pod("a")]);
         assert_eq!(raised(&look(&seen, Some(4), true)), Some(3));
     }
+
+    #[test]
+    fn a_break_glass_for_an_earlier_node_of_that_name_does_not_stop_a_rescue() {
+        for (value, rescued) in [
+            ("virtual-node-eci-2/node-2", false),
+            ("virtual-node-eci-2/an-earlier-node", true),
+        ] {
+            let mut seen = observed(pool(serde_json::json!({ "replicas": 3 })), 2);
+            bind(&mut seen, 2, vec![pod("a")]);
+            with_node(&mut seen, 2, |_| {});
+            let mut pool = (*seen.pool).clone();
+            pool.metadata.annotations =
+                Some([(vnp_crds::ABANDON_ANNOTATION.to_owned(), value.to_owned())].into());
+            seen.pool = Arc::new(pool);
+            let mut part = Part::default();
+            let workload = seen.workload.clone().unwrap();
+            assert_eq!(rescue(&seen, &workload, &mut part).is_some(), rescued, "{value}");
+        }
+    }
 }
