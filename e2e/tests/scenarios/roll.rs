@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use vnp_e2e::audit::AuditEvent;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
@@ -52,6 +53,28 @@ async fn providers_down(s: &Scenario<'_>) -> Result<Vec<String>> {
     Ok((0..3).map(|o| s.node(o)).filter(|n| !up.contains(n)).collect())
 }
 
+/// Deletions and creations of provider pods since then, in their order, by the audit log.
+fn replacements(s: &Scenario<'_>, since: jiff::Timestamp) -> Result<Vec<(String, String)>> {
+    let name = |e: &AuditEvent| {
+        let made = || {
+            e.request.as_ref()?["metadata"]["name"]
+                .as_str()
+                .map(str::to_owned)
+        };
+        e.name.clone().or_else(made).unwrap_or_default()
+    };
+    let events = s.audit_log().events()?;
+    Ok(events
+        .iter()
+        .filter(|e| e.received >= since && e.is_success() && e.is("pods", None))
+        .filter(|e| {
+            e.user.ends_with(":statefulset-controller") && ["create", "delete"].contains(&e.verb.as_str())
+        })
+        .map(|e| (e.verb.clone(), name(e)))
+        .filter(|(_, name)| name.starts_with(&s.provider()))
+        .collect())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn env_and_profile_follow_and_providers_restart_one_by_one() -> Result<()> {
     Scenario::run("roll", async |s| {
@@ -65,16 +88,12 @@ async fn env_and_profile_follow_and_providers_restart_one_by_one() -> Result<()>
         let mut changed = pool(s, 3);
         changed["spec"]["network"]["zones"][0]["vSwitchIds"] = json!(["vsw-new1", "vsw-new2"]);
         changed["spec"]["network"]["kubeProxy"] = json!("Disabled");
+        let since = jiff::Timestamp::now();
         s.apply(&changed).await?;
-        let mut most_down = Vec::new();
         eventually(
             "env and profile say the new values",
             Duration::from_secs(180),
             async || {
-                let down = providers_down(s).await?;
-                if down.len() > most_down.len() {
-                    most_down = down;
-                }
                 let profile = get(s, "configmap eci-profile --namespace kube-system").await?;
                 ensure!(
                     profile["data"]["vSwitchIds"] == "vsw-new1,vsw-new2",
@@ -100,7 +119,12 @@ async fn env_and_profile_follow_and_providers_restart_one_by_one() -> Result<()>
         )
         .await?;
         ready(s, Duration::from_secs(30)).await?;
-        ensure!(most_down.len() == 1, "providers down at once: {most_down:?}");
+        let one_by_one: Vec<(String, String)> = (0..3)
+            .rev()
+            .flat_map(|o| [("delete".to_owned(), s.node(o)), ("create".to_owned(), s.node(o))])
+            .collect();
+        let replaced = replacements(s, since)?;
+        ensure!(replaced == one_by_one, "{replaced:?}");
         ensure!(untouched(s).await? == before, "a running pod was touched");
         s.no_leak_within(Duration::from_secs(10)).await
     })
