@@ -127,7 +127,13 @@ impl<'e> Scenario<'e> {
         if !matches!(outcome, Ok(Ok(()))) {
             explain::print(&self.explain().await);
         }
-        self.operators().started.clear();
+        // A clean stop hands the lease over, so that the next scenario's operator need not wait for it to run out.
+        let started = std::mem::take(&mut self.operators().started);
+        for mut operator in started {
+            if let Err(error) = operator.terminate().await {
+                tracing::warn!(%error, "killed instead");
+            }
+        }
         outcome
     }
 

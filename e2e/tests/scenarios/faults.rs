@@ -152,18 +152,20 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
         operator.terminate().await?;
         println!("killed at {} places: {seen:#?}", seen.len());
         for kind in [
-            "cordon",
-            "fence",
-            "replicas",
-            "eviction",
-            "DELETE nodes",
-            "DELETE pods",
-            "status",
+            "PATCH nodes cordon",
+            "PATCH statefulsets fence",
+            "PATCH statefulsets replicas",
+            "POST pods/eviction ",
+            "DELETE nodes ",
+            "DELETE pods ",
+            "PATCH virtualnodepools/status ",
         ] {
-            ensure!(
-                seen.iter().any(|(k, _)| k.contains(kind)),
-                "never killed at {kind}: {seen:?}"
-            );
+            for moment in ["before", "after"] {
+                ensure!(
+                    seen.contains(&(kind.to_owned(), moment)),
+                    "never killed {moment} {kind}: {seen:?}"
+                );
+            }
         }
         s.no_leak_within(Duration::from_secs(60)).await
     })
