@@ -66,8 +66,6 @@ pub enum ProfileState {
     Unreadable,
     /// The provider did not take it.
     Rejected,
-    /// There is no such ConfigMap.
-    Missing,
 }
 
 /// Something that holds a drain, as `status.drain.blockers` shows it.

@@ -222,7 +222,7 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
     let type_ = ConditionType::ProfileSynced;
     if let Some((state, message)) = situation.profile.last_key_value() {
         let reason = match state {
-            ProfileState::Pending | ProfileState::Missing => Reason::ConfigNotSynced,
+            ProfileState::Pending => Reason::ConfigNotSynced,
             ProfileState::Conflict => Reason::Conflict,
             ProfileState::Unreadable => Reason::ProfileUnreadable,
             ProfileState::Rejected => Reason::ProfileRejected,

@@ -17,12 +17,11 @@ const PROVIDER: [ProviderState; 4] = [
     ProviderState::ScalingUp,
     ProviderState::Unhealthy,
 ];
-const PROFILE: [ProfileState; 5] = [
+const PROFILE: [ProfileState; 4] = [
     ProfileState::Pending,
     ProfileState::Conflict,
     ProfileState::Unreadable,
     ProfileState::Rejected,
-    ProfileState::Missing,
 ];
 
 fn message() -> impl Strategy<Value = String> {
