@@ -22,23 +22,16 @@ async fn a_smaller_pool_drains_a_node_under_its_budget_before_it_goes() -> Resul
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 3).await?;
         fill(s, 2, 3, "web", 300).await?;
-        s.apply(&manifests::on_node(
-            manifests::job(s.namespace(), "batch", 5),
-            &s.node(2),
-        ))
-        .await?;
-        s.pods_in_phase("app=batch", "Succeeded", 5, Duration::from_secs(30))
-            .await?;
         s.apply(&manifests::budget(s.namespace(), "web", "web", "10%"))
             .await?;
         let all = s.pods_on(2).await?.len();
-        ensure!(all == 305, "{all} pods are on the node");
+        ensure!(all == 302, "{all} pods are on the node");
 
         let started = Instant::now();
         resize(s, 2).await?;
-        shrunk(s, 2, catch_up(305) + Duration::from_secs(180)).await?;
+        shrunk(s, 2, catch_up(302) + Duration::from_secs(180)).await?;
         println!(
-            "305 pods under a budget of 10 % drained and their node removed in {:.0?}",
+            "302 pods under a budget of 10 % drained and their node removed in {:.0?}",
             started.elapsed()
         );
 
@@ -162,8 +155,16 @@ async fn a_blocked_drain_names_what_blocks_it_and_goes_on_when_it_is_free() -> R
             Ok(())
         })
         .await?;
-        let table = s.kubectl("get virtualnodepools blocked").await?;
-        ensure!(table.contains("10/10"), "{table}");
+        eventually(
+            "the table counts the pods that are left",
+            Duration::from_secs(10),
+            async || {
+                let table = s.kubectl("get virtualnodepools blocked").await?;
+                ensure!(table.contains("10/12"), "{table}");
+                Ok(())
+            },
+        )
+        .await?;
         let freed = Timestamp::now();
         s.apply(&manifests::budget(s.namespace(), "web", "web", 10))
             .await?;
@@ -214,7 +215,7 @@ async fn a_count_that_a_person_cut_is_put_back_and_one_that_a_person_raised_is_d
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 20).await?;
         let instances = s.ledger().living_on(&s.node(1)).len();
-        ensure!(instances == 20, "{instances} instances");
+        ensure!(instances == 22, "{instances} instances");
 
         s.kubectl(&format!(
             "scale statefulset {} --namespace kube-system --replicas 1",

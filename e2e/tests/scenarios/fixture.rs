@@ -118,8 +118,11 @@ pub(crate) async fn resize(s: &Scenario<'_>, replicas: u32) -> Result<()> {
     s.apply(&pool(s, replicas)).await
 }
 
+/// Pods that have ended on every node that [`fill`] fills: instances all the same.
+pub(crate) const FINISHED: u32 = 2;
+
 /// `count` pods labelled `app=<app>`, all of them on the n-th node, placed there by the scheduler and free to go
-/// elsewhere: for the moment of their creation the other nodes of the pool are cordoned.
+/// elsewhere: for the moment of their creation the other nodes of the pool are cordoned. [`FINISHED`] more have ended.
 pub(crate) async fn fill(
     s: &Scenario<'_>,
     ordinal: usize,
@@ -130,8 +133,14 @@ pub(crate) async fn fill(
     for other in (0..nodes).filter(|o| *o != ordinal) {
         s.kubectl(&format!("cordon {}", s.node(other))).await?;
     }
+    let finished = format!("{app}-finished");
     s.apply(&manifests::deployment(s.namespace(), app, count)).await?;
+    s.apply(&manifests::job(s.namespace(), &finished, FINISHED))
+        .await?;
     s.pods_running(&format!("app={app}"), count as usize, Duration::from_secs(120))
+        .await?;
+    let ended = format!("app={finished}");
+    s.pods_in_phase(&ended, "Succeeded", FINISHED as usize, Duration::from_secs(30))
         .await?;
     for other in (0..nodes).filter(|o| *o != ordinal) {
         s.kubectl(&format!("uncordon {}", s.node(other))).await?;
