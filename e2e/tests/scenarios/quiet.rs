@@ -8,7 +8,7 @@ use vnp_e2e::audit::OPERATOR;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{fill, get_pool, misbehave, resize, start_pool};
+use crate::fixture::{condition, fill, get_pool, misbehave, resize, start_pool};
 
 const WATCHED: Duration = Duration::from_secs(60);
 
@@ -42,13 +42,14 @@ async fn idle_or_blocked_it_writes_nothing() -> Result<()> {
             .await?;
         resize(s, 1).await?;
         eventually("the drain is blocked", Duration::from_secs(30), async || {
-            let drain = get_pool(s).await?["status"]["drain"].clone();
-            ensure!(drain["blockers"][0]["reason"] == "BlockedByBudget", "{drain}");
+            let pool = get_pool(s).await?;
+            let ready = condition(&pool, "Ready").cloned().unwrap_or_default();
+            ensure!(ready["reason"] == "DrainBlocked", "{ready}");
             Ok(())
         })
         .await?;
         // Probes of the budget are evictions that are refused; they change nothing and are allowed two a minute.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         let since = Timestamp::now();
         tokio::time::sleep(WATCHED).await;
         let (probes, writes): (Vec<_>, Vec<_>) = s
