@@ -4,6 +4,8 @@
 pub mod accept;
 pub mod drain;
 pub mod finding;
+#[cfg(test)]
+mod large;
 pub mod observed;
 mod pass;
 mod pause;

@@ -1,6 +1,6 @@
 //! Which pods of a node may be evicted now, and what holds the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -54,7 +54,7 @@ pub(super) fn order(
                     refusal.message.clone(),
                     refusal.since,
                 );
-            } else if let Some(spent) = spent(scene, &budgets) {
+            } else if let Some(spent) = selectors.spent(&budgets) {
                 held.add(
                     BlockerReason::BlockedByBudget,
                     spent.to_string(),
@@ -93,11 +93,12 @@ pub(super) fn order(
     held.report(scene, plan);
     candidates.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.pod.cmp(&b.1.pod)));
     let pods: Vec<EvictionCandidate> = candidates.into_iter().map(|(_, c)| c).collect();
+    let covering: BTreeSet<&ObjectKey> = pods.iter().flat_map(|p| &p.budgets).collect();
     let budgets = scene
         .seen
         .budgets
         .iter()
-        .filter(|b| pods.iter().any(|p| p.budgets.contains(&b.key)))
+        .filter(|b| covering.contains(&b.key))
         .cloned()
         .collect();
     plan.orders.push(DrainOrder {
@@ -185,13 +186,6 @@ fn refused(
     })
 }
 
-/// The only budget of a pod, when it allows nothing: known by watch, without asking.
-fn spent<'a>(scene: &Scene<'_>, budgets: &'a [ObjectKey]) -> Option<&'a ObjectKey> {
-    let [only] = budgets else { return None };
-    let budget = scene.seen.budgets.iter().find(|b| b.key == *only)?;
-    (budget.current && budget.allowed <= 0).then_some(only)
-}
-
 /// What a spent budget is said to need; the same words whether a watch or an eviction told.
 pub(crate) fn no_disruptions(budget: &ObjectKey) -> String {
     format!(
@@ -225,11 +219,16 @@ impl Held {
 }
 
 /// The budgets' selectors, read once for all pods of a node.
-struct BudgetSelectors(BTreeMap<String, Vec<(ObjectKey, Selector)>>);
+struct BudgetSelectors {
+    by_namespace: BTreeMap<String, Vec<(ObjectKey, Selector)>>,
+    /// Budgets that allow nothing: known by watch, without asking.
+    spent: BTreeSet<ObjectKey>,
+}
 
 impl BudgetSelectors {
     fn of(budgets: &[Budget]) -> Self {
         let mut by_namespace: BTreeMap<String, Vec<(ObjectKey, Selector)>> = BTreeMap::new();
+        let mut spent = BTreeSet::new();
         for budget in budgets {
             let Some(selector) = budget.selector.clone().and_then(readable) else {
                 continue;
@@ -238,12 +237,24 @@ impl BudgetSelectors {
                 .entry(budget.key.namespace.clone())
                 .or_default()
                 .push((budget.key.clone(), selector));
+            if budget.current && budget.allowed <= 0 {
+                spent.insert(budget.key.clone());
+            }
         }
-        Self(by_namespace)
+        Self { by_namespace, spent }
+    }
+
+    /// The only budget of a pod, when it allows nothing.
+    fn spent<'a>(&self, budgets: &'a [ObjectKey]) -> Option<&'a ObjectKey> {
+        let [only] = budgets else { return None };
+        self.spent.contains(only).then_some(only)
     }
 
     fn covering(&self, pod: &BoundPod) -> Vec<ObjectKey> {
-        let budgets = self.0.get(&pod.key.namespace).map_or(&[][..], Vec::as_slice);
+        let budgets = self
+            .by_namespace
+            .get(&pod.key.namespace)
+            .map_or(&[][..], Vec::as_slice);
         budgets
             .iter()
             .filter(|(_, s)| s.matches(&pod.labels))
