@@ -25,6 +25,7 @@ use vnp_operator::apply::{Applier, Outcome, PoolRef, Retry};
 use vnp_operator::drain::DrainTasks;
 use vnp_operator::observe::memory::DrainMemories;
 use vnp_operator::runtime::clients::Clients;
+use vnp_operator::runtime::clock::Clock;
 use vnp_operator::runtime::lease::{Claim, Elector, Timing};
 use vnp_operator::runtime::metrics::Metrics;
 use vnp_plan::drain::order::{DrainLimits, DrainOrder, EvictionCandidate};
@@ -62,7 +63,7 @@ impl Bench {
             renew_deadline: hour,
             retry_period: Duration::from_secs(1),
         };
-        let mut elector = Elector::new(fast.clone(), namespace, timing);
+        let mut elector = Elector::new(fast.clone(), namespace, timing, Clock::of_host());
         elector.acquire().await;
         let claim = elector.claim();
         Ok(Self {
@@ -181,6 +182,7 @@ impl Bench {
             metrics.clone(),
             0,
             Arc::clone(&memories),
+            Clock::of_host(),
             wake,
         );
         tasks.update("pool-uid", vec![order]);
@@ -205,7 +207,12 @@ impl Bench {
 async fn fast(control_plane: &ControlPlane, identity: &Identity) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig_as(identity)?)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Clients::new(config, vnp_operator::runtime::lease::Timing::default())?.fast)
+    Ok(Clients::new(
+        config,
+        vnp_operator::runtime::lease::Timing::default(),
+        &Clock::of_host(),
+    )?
+    .fast)
 }
 
 async fn create<K>(api: &Api<K>, body: Value) -> Result<K>

@@ -17,6 +17,7 @@ use crate::apply::{Applier, Retry};
 use crate::observe::cluster::{CLUSTER_KEY, Cluster};
 use crate::observe::sight::Sight;
 use crate::pool::{Broken, work};
+use crate::runtime::clock::Reading;
 use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::setbacks::pause;
@@ -66,7 +67,7 @@ impl ClusterLoop {
 
     async fn reconcile(&self) {
         let began = Instant::now();
-        let end = self.pass(Timestamp::now()).await;
+        let end = self.pass(self.cluster.clock.read()).await;
         let queue = &self.cluster.cluster_queue;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         *failures = if matches!(end, End::Failed) {
@@ -89,8 +90,8 @@ impl ClusterLoop {
             .reconciled("cluster", result, began.elapsed().as_secs_f64());
     }
 
-    async fn pass(&self, now: Timestamp) -> End {
-        let Some(seen) = self.observe(now) else {
+    async fn pass(&self, clock: Reading) -> End {
+        let Some(seen) = self.observe(clock) else {
             return End::Waiting;
         };
         let plan = plan_profile(&seen);
@@ -101,7 +102,7 @@ impl ClusterLoop {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
             plan.set_back,
-            now,
+            clock.now,
         );
         let mut end = End::Done;
         for outcome in self.applier.run_profile(&plan.steps).await {
@@ -126,7 +127,7 @@ impl ClusterLoop {
 
     /// All pools with what the profile depends on; `None` until all of them can be seen, because a pool left out would
     /// look like one that lets go.
-    fn observe(&self, now: Timestamp) -> Option<ClusterObserved> {
+    fn observe(&self, clock: Reading) -> Option<ClusterObserved> {
         let cluster = &self.cluster;
         if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
             return None;
@@ -136,7 +137,7 @@ impl ClusterLoop {
             match cluster.observe(
                 pool.metadata.name.as_deref().unwrap_or_default(),
                 &self.operator,
-                now,
+                clock,
             ) {
                 Sight::Gone => {}
                 Sight::Waiting(_) => return None,

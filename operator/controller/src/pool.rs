@@ -23,6 +23,7 @@ use crate::observe::cluster::Cluster;
 use crate::observe::live::{self, LiveError};
 use crate::observe::sight::Sight;
 use crate::report::{ReportError, Reporter};
+use crate::runtime::clock::Reading;
 use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::queue::Queue;
@@ -165,8 +166,8 @@ impl PoolLoop {
     /// One pass, and when to make the next.
     async fn reconcile(&self, name: &str) {
         let began = Instant::now();
-        let now = Timestamp::now();
-        let (result, again) = match self.cluster.observe(name, &self.operator, now) {
+        let clock = self.cluster.clock.read();
+        let (result, again) = match self.cluster.observe(name, &self.operator, clock) {
             Sight::Gone => {
                 self.forget(name);
                 return;
@@ -175,7 +176,7 @@ impl PoolLoop {
                 tracing::debug!(what, "waiting for a cache");
                 ("waiting", Again(Some(began + LOOK_AGAIN)))
             }
-            Sight::Seen(seen) => match self.pass(name, seen, now).await {
+            Sight::Seen(seen) => match self.pass(name, seen, clock).await {
                 Ok(again) => {
                     self.with(name, |memory| memory.failures = 0);
                     ("ok", again)
@@ -202,7 +203,8 @@ impl PoolLoop {
             .wake_at(name, again.0.map_or(repair, |at| at.min(repair)));
     }
 
-    async fn pass(&self, name: &str, mut seen: Box<Observed>, now: Timestamp) -> Result<Again, PassError> {
+    async fn pass(&self, name: &str, mut seen: Box<Observed>, clock: Reading) -> Result<Again, PassError> {
+        let now = clock.now;
         self.adopt_uid(name, seen.pool_uid());
         let mut plan = vnp_plan::plan(&seen, now);
         let mut unread = None;
@@ -218,6 +220,10 @@ impl PoolLoop {
                     Err(error) => unread = Some(error),
                 }
             }
+            if self.cluster.clock.read().corrections != clock.corrections {
+                // Times before and after the reads can't be compared.
+                return Ok(Again(Some(Instant::now() + SHORTEST)));
+            }
             // The same `now`: what the reads prove, they prove for times before they were made.
             plan = vnp_plan::plan(&seen, now);
         }
@@ -229,7 +235,7 @@ impl PoolLoop {
             wake_at = plan.wake_at.map(tracing::field::display),
             "planned"
         );
-        self.remember(&seen, &plan, now);
+        self.remember(&seen, &plan, clock);
         self.tasks
             .update(seen.pool_uid(), std::mem::take(&mut plan.orders));
 
@@ -286,12 +292,12 @@ impl PoolLoop {
         }
     }
 
-    fn remember(&self, seen: &Observed, plan: &Plan, now: Timestamp) {
+    fn remember(&self, seen: &Observed, plan: &Plan, clock: Reading) {
         let draining: BTreeSet<_> = plan.facts.draining.iter().map(|n| n.ordinal).collect();
         self.cluster
             .memories
-            .take_plan(seen.pool_uid(), &plan.settles, &draining);
-        let recall = remember(seen, now);
+            .take_plan(seen.pool_uid(), &plan.settles, &draining, clock.corrections);
+        let recall = remember(seen, clock.now);
         let mut recalls = self
             .cluster
             .recalls

@@ -46,7 +46,7 @@ impl Lane {
             let look_again = match next {
                 Next::Wait {
                     until: Some(until), ..
-                } => shared.clock.instant(until),
+                } => shared.clock.steady_instant(until),
                 _ => Instant::now() + LOOK_AGAIN,
             };
             tokio::select! {
@@ -76,7 +76,7 @@ impl Lane {
         if self.shared.claim.check().is_err() {
             return Next::Idle;
         }
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.steady();
         let mut throttle = self.shared.throttle();
         let next = throttle.next(&self.pool_uid, order, now);
         if let Next::Evict(index) = next {
@@ -101,12 +101,13 @@ impl Lane {
 
     fn take(&self, order: &DrainOrder, pod: &EvictionCandidate, answer: &Answer) {
         let shared = &self.shared;
-        let now = shared.clock.now();
-        shared.throttle().answered(&pod.uid, answer, now);
+        shared
+            .throttle()
+            .answered(&pod.uid, answer, shared.clock.steady());
         shared.metrics.evicted(answer.label());
         tracing::debug!(pod = %pod.pod, node = order.node, answer = answer.label(), "eviction");
         let changed = shared.memories.with(&self.pool_uid, order.ordinal, |memory| {
-            refusals::note(memory, pod, answer, now)
+            refusals::note(memory, pod, answer, shared.clock.now())
         });
         shared.freed.notify_waiters();
         if changed {

@@ -2,7 +2,6 @@
 //! always works on the newest one; when a node has no order any more, its task begins no further eviction. All tasks
 //! share one throttle, because there is one API server, one cloud account and one set of budgets.
 
-mod clock;
 mod evict;
 mod lane;
 mod refusals;
@@ -19,9 +18,9 @@ use tokio::task::JoinHandle;
 use vnp_plan::drain::order::DrainOrder;
 use vnp_plan::drain::pace::Throttle;
 
-use self::clock::Clock;
 use self::lane::Lane;
 use crate::observe::memory::DrainMemories;
+use crate::runtime::clock::Clock;
 use crate::runtime::lease::Claim;
 use crate::runtime::metrics::Metrics;
 
@@ -74,11 +73,11 @@ impl DrainTasks {
         metrics: Metrics,
         per_second: u32,
         memories: Arc<DrainMemories>,
+        clock: Clock,
         wake: Wake,
     ) -> Self {
-        let clock = Clock::start();
         let cap = (per_second > 0).then_some(f64::from(per_second));
-        let throttle = Mutex::new(Throttle::new(cap, clock.now()));
+        let throttle = Mutex::new(Throttle::new(cap, clock.steady()));
         let freed = Notify::new();
         let shared = Arc::new(Shared {
             client,
@@ -118,7 +117,7 @@ impl DrainTasks {
             refusals::keep_offered(&self.shared.memories, pool_uid, &order);
             self.shared
                 .throttle()
-                .begin(pool_uid, &order, self.shared.clock.now());
+                .begin(pool_uid, &order, self.shared.clock.steady());
             let order = Arc::new(order);
             match nodes.get(&key) {
                 Some(known) => drop(known.orders.send_replace(order)),

@@ -64,6 +64,7 @@ fn bench(answer: impl Fn(&Call) -> Answered + Clone + Send + 'static) -> Bench {
         metrics.clone(),
         0,
         Arc::clone(&memories),
+        Clock::of_host(),
         wake,
     );
     Bench {
@@ -200,6 +201,7 @@ async fn other_pools_keep_their_orders() {
         bench.metrics.clone(),
         0,
         Arc::clone(&bench.memories),
+        Clock::of_host(),
         wake,
     );
     tasks.update("a", vec![order(2, 0..1000, &[])]);
@@ -281,7 +283,7 @@ async fn a_freed_budget_is_used_within_2_s_and_the_refusal_goes() {
     free.store(true, Ordering::Relaxed);
     let mut open = blocked;
     open.budgets = budget(5);
-    open.budgets[0].changed_at = bench.tasks.shared.clock.now();
+    open.budgets[0].changed_at = bench.tasks.shared.clock.steady();
     bench.tasks.update(POOL, vec![open]);
     sleep(Duration::from_secs(2)).await;
     assert!(bench.calls.all().len() >= 3, "{}", bench.calls.all().len());

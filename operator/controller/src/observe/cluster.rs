@@ -16,6 +16,7 @@ use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
 use super::pods::{PodChange, PodShelf};
 use super::scope::{self, Scope};
+use crate::runtime::clock::Clock;
 use crate::runtime::queue::Queue;
 
 /// The only key of the cluster loop.
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub acs_profile: Mirrored<Profiles>,
     /// Warnings about these.
     pub warnings: Mirrored<Warnings>,
+    /// What time it is.
+    pub clock: Clock,
     /// Signs of life.
     pub heartbeats: Heartbeats,
     /// Memory of drains.
@@ -84,7 +87,12 @@ pub enum Scoped {
 
 impl Cluster {
     /// Empty mirrors.
-    pub fn new(provider_namespaces: &[String], pool_queue: Queue, cluster_queue: Queue) -> Arc<Self> {
+    pub fn new(
+        provider_namespaces: &[String],
+        pool_queue: Queue,
+        cluster_queue: Queue,
+        clock: Clock,
+    ) -> Arc<Self> {
         let workloads = provider_namespaces
             .iter()
             .map(|n| (n.clone(), Mirror::new("StatefulSet", Table::new(Workloads))))
@@ -94,12 +102,13 @@ impl Cluster {
             nodes: Mirror::new("Node", Table::new(Nodes::default())),
             leases: Mirror::new("Lease", Table::new(Leases::default())),
             pods: Mirror::new("Pod", PodShelf::default()),
-            budgets: Mirror::new("PodDisruptionBudget", Table::new(Budgets)),
+            budgets: Mirror::new("PodDisruptionBudget", Table::new(Budgets(clock.clone()))),
             workloads,
             copies: Mirror::new("Secret", Table::new(Copies)),
             profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             acs_profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             warnings: Mirror::new("Event", Table::new(Warnings)),
+            clock,
             heartbeats: Heartbeats::default(),
             memories: Arc::default(),
             recalls: Mutex::default(),
@@ -209,7 +218,7 @@ impl Cluster {
                 .remove(&before);
         }
         if let Some(pool) = &new {
-            self.memories.meet(pool, Timestamp::now());
+            self.memories.meet(pool, self.clock.now());
         }
         self.pool_queue.wake(&key);
         let asked = |pool: &VirtualNodePool| (pool.spec.clone(), pool.metadata.clone().stripped());
@@ -243,7 +252,7 @@ impl Cluster {
         else {
             return;
         };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let stamp = new.as_ref().and_then(|n| n.status_beat);
         let back = stamp.is_some_and(|stamp| self.heartbeats.note(&key, Sign::Status, stamp, now));
         let beat_only = matches!((&old, &new), (Some(old), Some(new)) if old.view == new.view);
@@ -273,7 +282,7 @@ impl Cluster {
             return;
         };
         let node = key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name);
-        let back = self.heartbeats.note(node, Sign::Lease, stamp, Timestamp::now());
+        let back = self.heartbeats.note(node, Sign::Lease, stamp, self.clock.now());
         for (pool, _) in self.pools_of(node) {
             // Heartbeats come every 10 s from every node; they matter when one had been missed and while one is awaited.
             if back
@@ -291,7 +300,7 @@ impl Cluster {
         let Told::Changed { change, initial } = told else {
             return;
         };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let name = match &change {
             PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node } => node,
             PodChange::Provider(pod) => &pod.key.name,
@@ -408,7 +417,7 @@ mod tests {
     /// A cluster with pool `a` on provider `v` and pool `b` on provider `w`; nothing is due.
     async fn cluster() -> Arc<Cluster> {
         let queue = || Queue::new(Duration::ZERO);
-        let cluster = Cluster::new(&["kube-system".to_owned()], queue(), queue());
+        let cluster = Cluster::new(&["kube-system".to_owned()], queue(), queue(), Clock::of_host());
         put(&cluster, pool("a", "v", json!({})));
         put(&cluster, pool("b", "w", json!({})));
         cluster.pool_told(Told::Complete);
@@ -463,7 +472,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_scope_is_known_when_the_pools_are_and_follows_them() {
-        let cluster = Cluster::new(&[], Queue::new(Duration::ZERO), Queue::new(Duration::ZERO));
+        let cluster = Cluster::new(
+            &[],
+            Queue::new(Duration::ZERO),
+            Queue::new(Duration::ZERO),
+            Clock::of_host(),
+        );
         assert_eq!(*cluster.scope().borrow(), None);
         put(&cluster, pool("a", "v", json!({})));
         assert_eq!(*cluster.scope().borrow(), None, "the list is not complete");
@@ -589,6 +603,7 @@ mod tests {
             &["kube-system".to_owned()],
             Queue::new(Duration::ZERO),
             Queue::new(Duration::ZERO),
+            Clock::of_host(),
         );
         let a = pool("a", "v", json!({}));
         assert!(!cluster.covers(Scoped::Pods, &a));

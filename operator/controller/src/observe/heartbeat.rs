@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vnp_plan::drain::health::HEARTBEAT_LIMIT;
 use vnp_plan::observed::Heartbeat;
 
@@ -65,6 +65,18 @@ impl Heartbeats {
         }
     }
 
+    /// The clock was set by `by`. Set back, it would make what was heard look fresh for longer; set on, it makes it look
+    /// old until the next beat, which does no harm.
+    pub fn clock_set(&self, by: SignedDuration) {
+        if !by.is_negative() {
+            return;
+        }
+        let mut hearts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for beat in hearts.values_mut().filter_map(|h| h.beat.as_mut()) {
+            beat.seen_at = beat.seen_at.saturating_add(by).unwrap_or(Timestamp::MIN);
+        }
+    }
+
     /// The newest sign of life of a Node.
     pub fn of(&self, node: &str) -> Option<Heartbeat> {
         self.0
@@ -87,6 +99,16 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_keeps_nobody_alive() {
+        let hearts = Heartbeats::default();
+        hearts.note("v-1", Sign::Lease, at(0), at(0));
+        hearts.clock_set(SignedDuration::from_secs(30));
+        assert_eq!(hearts.of("v-1").unwrap().seen_at, at(0));
+        hearts.clock_set(SignedDuration::from_secs(-30));
+        assert_eq!(hearts.of("v-1").unwrap().seen_at, at(-30));
     }
 
     fn beat(seen: i64, beats: u64) -> Option<Heartbeat> {

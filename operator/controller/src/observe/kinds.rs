@@ -10,6 +10,7 @@ use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 use super::mirror::Kind;
 use super::scope::Scope;
 use super::wire::{RawWorkload, SlimNode};
+use crate::runtime::clock::Clock;
 
 /// Pools.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Kind for Workloads {
 
 /// PodDisruptionBudgets.
 #[derive(Debug)]
-pub struct Budgets;
+pub struct Budgets(pub Clock);
 
 impl Kind for Budgets {
     type Object = PodDisruptionBudget;
@@ -122,7 +123,7 @@ impl Kind for Budgets {
             selector: budget.spec.and_then(|s| s.selector),
             allowed,
             current: status.observed_generation >= budget.metadata.generation,
-            changed_at: unchanged.unwrap_or_else(Timestamp::now),
+            changed_at: unchanged.unwrap_or_else(|| self.0.steady()),
         }
     }
 }
@@ -251,15 +252,16 @@ mod tests {
 
     #[test]
     fn a_budget_remembers_when_its_allowance_changed() {
-        let first = Budgets.view(budget(0, 1), None);
+        let budgets = Budgets(Clock::of_host());
+        let first = budgets.view(budget(0, 1), None);
         assert!(!first.current);
         let then = Budget {
             changed_at: Timestamp::UNIX_EPOCH,
             ..first
         };
-        let same = Budgets.view(budget(0, 2), Some(&then));
+        let same = budgets.view(budget(0, 2), Some(&then));
         assert_eq!((same.changed_at, same.current), (Timestamp::UNIX_EPOCH, true));
-        assert!(Budgets.view(budget(1, 2), Some(&then)).changed_at > Timestamp::UNIX_EPOCH);
+        assert!(budgets.view(budget(1, 2), Some(&then)).changed_at > Timestamp::UNIX_EPOCH);
     }
 
     #[test]

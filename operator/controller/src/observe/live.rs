@@ -91,7 +91,9 @@ async fn read_all(
 ) -> Result<LiveFacts, LiveError> {
     let provider = scope::provider(&seen.pool).ok_or(LiveError::NoWorkload)?;
     let name = seen.node_name(ordinal);
-    let list = list(client, &name).await?;
+    // What counts is the time before the question: everything after it may be in the answer or not.
+    let asked_at = cluster.clock.now();
+    let list = list(client, &name, asked_at).await?;
 
     let pools: Api<VirtualNodePool> = Api::all(client.clone());
     let workloads: Api<RawWorkload> = Api::namespaced(client.clone(), &provider.namespace);
@@ -114,7 +116,7 @@ async fn read_all(
         if let Some(stamp) = node.status_beat {
             cluster
                 .heartbeats
-                .note(&name, Sign::Status, stamp, Timestamp::now());
+                .note(&name, Sign::Status, stamp, cluster.clock.now());
         }
         Arc::new(cluster.with_heartbeat(&node.view))
     });
@@ -128,11 +130,9 @@ async fn read_all(
 }
 
 /// Lists the pods of a node from the store: no resourceVersion, so no cache may answer, and no limit, so it is one page.
-async fn list(client: &Client, node: &str) -> Result<QuorumList, LiveError> {
+async fn list(client: &Client, node: &str, asked_at: Timestamp) -> Result<QuorumList, LiveError> {
     let pods: Api<SlimPod> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    // What counts is the time before the question: everything after it may be in the answer or not.
-    let asked_at = Timestamp::now();
     let answer = pods.list(&params).await.map_err(api("the pods of the node"))?;
     if answer.types.kind != "PodList" {
         return Err(LiveError::NotPods {
@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn the_list_is_asked_of_the_store_in_one_page() {
         let (client, asked) = client(pod_list(json!({"resourceVersion": "5"})));
-        let list = list(&client, "v-1").await.unwrap();
+        let list = list(&client, "v-1", Timestamp::now()).await.unwrap();
         assert_eq!(list.holding().count(), 1);
         let asked = asked.lock().unwrap();
         assert!(
@@ -206,7 +206,7 @@ mod tests {
         for metadata in [json!({"resourceVersion": "5", "continue": "x"}), json!({})] {
             let (client, _) = client(pod_list(metadata));
             assert!(matches!(
-                list(&client, "v-1").await,
+                list(&client, "v-1", Timestamp::now()).await,
                 Err(LiveError::Incomplete { .. })
             ));
         }
@@ -220,7 +220,7 @@ mod tests {
             json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}}),
         ] {
             let (client, _) = client(answer.clone());
-            assert!(list(&client, "v-1").await.is_err(), "{answer}");
+            assert!(list(&client, "v-1", Timestamp::now()).await.is_err(), "{answer}");
         }
     }
 }

@@ -11,9 +11,20 @@ use vnp_plan::drain::memory::{Departures, DrainMemory};
 use vnp_plan::drain::settle::Settle;
 use vnp_plan::observed::{BoundPod, NodeView, ObjectKey, Ordinal};
 
-/// Memory of all pools, by pool UID.
+use crate::runtime::clock::Reading;
+
+/// Memory of all pools.
 #[derive(Debug, Default)]
-pub struct DrainMemories(Mutex<HashMap<String, PoolMemory>>);
+pub struct DrainMemories(Mutex<Memories>);
+
+#[derive(Debug, Default)]
+struct Memories {
+    /// By pool UID.
+    pools: HashMap<String, PoolMemory>,
+    /// The clock's corrections that have been taken over, and their sum.
+    corrections: u64,
+    correction: SignedDuration,
+}
 
 #[derive(Debug, Default)]
 struct PoolMemory {
@@ -32,13 +43,13 @@ impl PoolMemory {
 }
 
 impl DrainMemories {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, PoolMemory>> {
+    fn lock(&self) -> MutexGuard<'_, Memories> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on the memory of one ordinal, which begins when it is first asked for.
     pub fn with<R>(&self, pool_uid: &str, ordinal: Ordinal, f: impl FnOnce(&mut DrainMemory) -> R) -> R {
-        let mut pools = self.lock();
+        let pools = &mut self.lock().pools;
         match pools.get_mut(pool_uid) {
             Some(pool) => f(pool.of(ordinal)),
             None => f(pools.entry(pool_uid.to_owned()).or_default().of(ordinal)),
@@ -48,6 +59,7 @@ impl DrainMemories {
     /// The memory of all ordinals of a pool.
     pub fn snapshot(&self, pool_uid: &str) -> BTreeMap<Ordinal, DrainMemory> {
         self.lock()
+            .pools
             .get(pool_uid)
             .map(|pool| pool.ordinals.clone())
             .unwrap_or_default()
@@ -57,7 +69,7 @@ impl DrainMemories {
     /// of it to delete, from `now` on (design 4.7). A pool that was met before is left as it is.
     pub fn meet(&self, pool: &VirtualNodePool, now: Timestamp) {
         let Some(uid) = &pool.metadata.uid else { return };
-        self.lock().entry(uid.clone()).or_insert_with(|| {
+        self.lock().pools.entry(uid.clone()).or_insert_with(|| {
             let status = pool.status.as_ref();
             let pods = status.and_then(|s| s.pods).unwrap_or(0);
             let total = status.and_then(|s| s.drain.as_ref()).map_or(0, |d| d.pods_total);
@@ -69,14 +81,36 @@ impl DrainMemories {
         });
     }
 
+    /// The clock was corrected, so what was timed by it may look longer than it was: cordons and nodes settle anew.
+    /// By how much it was set, when that is news.
+    pub fn corrected(&self, clock: Reading) -> Option<SignedDuration> {
+        let mut memories = self.lock();
+        if memories.corrections == clock.corrections {
+            return None;
+        }
+        let by = clock.correction - memories.correction;
+        memories.corrections = clock.corrections;
+        memories.correction = clock.correction;
+        for pool in memories.pools.values_mut() {
+            pool.start.clock_set(by, clock.now);
+            for memory in pool.ordinals.values_mut() {
+                memory.cordoned_since = None;
+                memory.settle = None;
+                memory.departures.clock_set(by, clock.now);
+            }
+        }
+        Some(by)
+    }
+
     /// Forgets a pool that is gone.
     pub fn forget(&self, pool_uid: &str) {
-        self.lock().remove(pool_uid);
+        self.lock().pools.remove(pool_uid);
     }
 
     /// Whether a cordon of ours is in effect on a node of the pool.
     pub fn cordoned(&self, pool_uid: &str) -> bool {
         self.lock()
+            .pools
             .get(pool_uid)
             .is_some_and(|p| p.ordinals.values().any(|m| m.cordoned_since.is_some()))
     }
@@ -110,7 +144,7 @@ impl DrainMemories {
         now: Timestamp,
     ) {
         self.with(pool_uid, ordinal, |m| m.see_departure(beats, per_second, now));
-        for (uid, pool) in self.lock().iter_mut() {
+        for (uid, pool) in &mut self.lock().pools {
             pool.start.queue(1, per_second, now);
             for (other, memory) in &mut pool.ordinals {
                 if uid != pool_uid || *other != ordinal {
@@ -149,15 +183,23 @@ impl DrainMemories {
     }
 
     /// Takes over what a plan says: the settles that are valid, and which ordinals drain. What belongs to a drain is
-    /// forgotten for ordinals that don't; what the cloud has to delete is not.
+    /// forgotten for ordinals that don't; what the cloud has to delete is not. A plan made before the clock was corrected
+    /// (see [`Self::corrected`]) begins no settle.
     pub fn take_plan(
         &self,
         pool_uid: &str,
         settles: &BTreeMap<Ordinal, Settle>,
         draining: &BTreeSet<Ordinal>,
+        corrections: u64,
     ) {
-        let mut pools = self.lock();
-        let pool = pools.entry(pool_uid.to_owned()).or_default();
+        let mut memories = self.lock();
+        let none = BTreeMap::new();
+        let settles = if memories.corrections == corrections {
+            settles
+        } else {
+            &none
+        };
+        let pool = memories.pools.entry(pool_uid.to_owned()).or_default();
         for ordinal in settles.keys() {
             pool.of(*ordinal);
         }
@@ -276,11 +318,45 @@ mod tests {
         memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
         memories.see_arrival(POOL, 2, &pod("ReplicaSet"), Duration::ZERO, at(6));
         memories.see_departure(POOL, 2, 3, 2.0, at(7));
-        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::from([2]));
+        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::from([2]), 0);
         assert_eq!(memories.snapshot(POOL)[&2].arrivals, 1);
-        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::new());
+        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::new(), 0);
         let memory = &memories.snapshot(POOL)[&2];
         assert_eq!((memory.arrivals, memory.departures.last), (0, Some((at(7), 3))));
+    }
+
+    #[test]
+    fn a_clock_that_is_corrected_makes_cordons_and_nodes_settle_anew() {
+        let memories = DrainMemories::default();
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
+        let clock = Reading {
+            now: at(3600),
+            corrections: 1,
+            correction: SignedDuration::from_hours(1),
+        };
+        assert_eq!(memories.corrected(clock), Some(SignedDuration::from_hours(1)));
+        assert_eq!(memories.snapshot(POOL)[&2].cordoned_since, None);
+        memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(3601));
+        assert_eq!(memories.corrected(clock), None);
+        assert_eq!(memories.snapshot(POOL)[&2].cordoned_since, Some(at(3601)), "once");
+
+        // A plan from before the correction began its settle on the other time.
+        let answer = vnp_plan::proof::ListAnswer {
+            resource_version: Some("1".into()),
+            ..Default::default()
+        };
+        #[expect(clippy::disallowed_methods, reason = "test support")]
+        let list = vnp_plan::proof::QuorumList::complete(at(1), answer).unwrap();
+        let settle = Settle::begin("2/a/0".into(), None, list, 0).unwrap();
+        let settles = BTreeMap::from([(2, settle)]);
+        for (corrections, kept) in [(0, false), (1, true)] {
+            memories.take_plan(POOL, &settles, &BTreeSet::from([2]), corrections);
+            assert_eq!(
+                memories.snapshot(POOL)[&2].settle.is_some(),
+                kept,
+                "{corrections}"
+            );
+        }
     }
 
     #[test]

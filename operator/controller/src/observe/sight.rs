@@ -11,6 +11,7 @@ use vnp_plan::observed::{NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, 
 use super::cluster::{Cluster, Scoped};
 use super::kinds::{RESTORE_PREFIX, TEMPLATE_PREFIX, Warning};
 use super::scope;
+use crate::runtime::clock::Reading;
 
 /// What there is to see of a pool.
 pub enum Sight {
@@ -24,7 +25,7 @@ pub enum Sight {
 
 impl Cluster {
     /// Everything that one pass over the pool looks at, from the caches.
-    pub fn observe(&self, pool_name: &str, operator: &OperatorFacts, now: Timestamp) -> Sight {
+    pub fn observe(&self, pool_name: &str, operator: &OperatorFacts, clock: Reading) -> Sight {
         let Some(pool) = self.pools.read(|t| t.get(pool_name)) else {
             return Sight::Gone;
         };
@@ -75,7 +76,10 @@ impl Cluster {
         if let Some(provider) = scope::provider(&seen.pool) {
             self.see_provider(&provider, &mut seen);
         }
-        self.remember(&uid, &seen, now);
+        if let Some(by) = self.memories.corrected(clock) {
+            self.heartbeats.clock_set(by);
+        }
+        self.remember(&uid, &seen, clock.now);
         seen.memory = self.memories.snapshot(&uid);
         Sight::Seen(Box::new(seen))
     }

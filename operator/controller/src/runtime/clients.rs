@@ -9,6 +9,7 @@ use kube::config::{Config, InferConfigError};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;
 
+use super::clock::{Clock, SetByAnswers};
 use super::lease::Timing;
 
 /// Longest time from a request to the head of its answer, retries included. A watch has its head at once.
@@ -52,28 +53,28 @@ impl Clients {
     ///
     /// # Errors
     /// [`ClientsError`] when there is none of these or it is unusable.
-    pub async fn infer(timing: Timing) -> Result<Self, ClientsError> {
-        Self::new(Config::infer().await?, timing)
+    pub async fn infer(timing: Timing, clock: &Clock) -> Result<Self, ClientsError> {
+        Self::new(Config::infer().await?, timing, clock)
     }
 
     /// Clients for a given configuration.
     ///
     /// # Errors
     /// [`ClientsError::Build`] when the configuration is unusable.
-    pub fn new(mut config: Config, timing: Timing) -> Result<Self, ClientsError> {
+    pub fn new(mut config: Config, timing: Timing, clock: &Clock) -> Result<Self, ClientsError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(WRITE_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
-        let ordinary = build(config.clone(), CALL_TIMEOUT)?;
+        let ordinary = build(config.clone(), CALL_TIMEOUT, clock)?;
         config.default_retry = false;
         // A write begun under the lease has ended before another leader begins.
         let limit = timing
             .duration
             .saturating_sub(timing.renew_deadline)
             .min(FAST_CALL_TIMEOUT);
-        let fast = build(config.clone(), limit)?;
-        let lease = build(config, limit)?;
+        let fast = build(config.clone(), limit, clock)?;
+        let lease = build(config, limit, clock)?;
         Ok(Self {
             ordinary,
             fast,
@@ -82,9 +83,10 @@ impl Clients {
     }
 }
 
-fn build(config: Config, timeout: Duration) -> Result<Client, ClientsError> {
+fn build(config: Config, timeout: Duration, clock: &Clock) -> Result<Client, ClientsError> {
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&ConcurrencyLimitLayer::new(IN_FLIGHT))
         .with_layer(&TimeoutLayer::new(timeout))
+        .with_layer(&SetByAnswers(clock.clone()))
         .build())
 }

@@ -2,10 +2,12 @@
 
 pub mod args;
 pub mod clients;
+pub mod clock;
 pub mod health;
 pub mod jitter;
 pub mod lease;
 pub mod metrics;
+pub mod operator;
 pub mod queue;
 pub mod run;
 pub mod setbacks;

@@ -1,38 +1,21 @@
-//! `vnp-operator run`: puts everything together, and takes it apart in the right order.
+//! `vnp-operator run`: the process around an [`Operator`]: threads, log, signals, endpoints, exit code.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use vnp_plan::observed::OperatorFacts;
 
 use super::args::{ArgsError, RunArgs};
 use super::clients::{Clients, ClientsError};
+use super::clock::Clock;
 use super::health::{self, Readiness, ServeError};
-use super::lease::{Elector, LeaseLost};
 use super::metrics::Metrics;
-use super::queue::Queue;
+use super::operator::{Operator, OperatorError, WATCHES};
 use super::telemetry::{self, TelemetryError};
-use crate::apply::Applier;
-use crate::cluster::ClusterLoop;
-use crate::drain::DrainTasks;
-use crate::observe::cluster::Cluster;
-use crate::observe::watches::Watches;
-use crate::pool::{Broken, PoolLoop};
-use crate::report::Reporter;
+use crate::pool::Broken;
 
-/// Events that belong together come within this time.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long a stop waits for what is under way. Every write is safe to lose before or after.
-const STOP_WITHIN: Duration = Duration::from_secs(8);
 /// Threads: the work is waiting for the API server.
 const WORKERS: usize = 2;
 
@@ -54,15 +37,9 @@ pub enum RunError {
     /// An endpoint does not serve.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// Another process may lead by now.
+    /// The operator can't go on.
     #[error(transparent)]
-    LeaseLost(#[from] LeaseLost),
-    /// A loop broke off.
-    #[error(transparent)]
-    Broken(#[from] Broken),
-    /// A task that has no end came to one.
-    #[error("{0} ended; this is an error of the operator")]
-    Ended(&'static str),
+    Operator(#[from] OperatorError),
 }
 
 impl RunError {
@@ -70,7 +47,7 @@ impl RunError {
     fn code(&self) -> u8 {
         match self {
             Self::Args(_) | Self::Telemetry(_) => 2,
-            Self::LeaseLost(_) => 3,
+            Self::Operator(OperatorError::LeaseLost(_)) => 3,
             _ => 1,
         }
     }
@@ -137,161 +114,44 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
         "vnp-operator starts"
     );
     let mut stop = Stop::new()?;
-    let clients = Clients::infer(args.lease.timing()).await?;
+    let clock = Clock::of_host();
     let metrics = Metrics::default();
     let readiness = Readiness::default();
-    let cluster = Cluster::new(
-        &args.provider_namespaces,
-        Queue::new(DEBOUNCE),
-        Queue::new(DEBOUNCE),
-    );
-    let watches = Watches {
-        client: clients.ordinary.clone(),
-        namespace: args.namespace.clone(),
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-    };
-    let watches = watches.run(cluster.clone());
+    readiness.set(WATCHES, false);
+    let clients = Clients::infer(args.lease.timing(), &clock).await?;
     let health = health::bind("--health-addr", args.health_addr).await?;
     let exposed = health::bind("--metrics-addr", args.metrics_addr).await?;
-    let mut elector = Elector::new(clients.lease.clone(), &args.namespace, args.lease.timing());
-    // Tasks of their own: a busy pass must not hold back a watch or a probe.
-    let mut background = JoinSet::new();
-    background.spawn(async move { watches.map(|()| RunError::Ended("the watches")).await });
-    background.spawn(health::serve_health(health, readiness).map(|e| ended(e, "the health endpoints")));
-    background
-        .spawn(health::serve_metrics(exposed, metrics.clone()).map(|e| ended(e, "the metrics endpoint")));
-
+    let operator = Operator {
+        namespace: args.namespace,
+        provider_namespaces: args.provider_namespaces,
+        evictions_per_second: args.evictions_per_second,
+        lease: args.lease.timing(),
+        clients,
+        clock,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+    };
+    // Tasks of their own: a busy pass must not hold back a probe.
+    let mut endpoints = JoinSet::new();
+    endpoints.spawn(health::serve_health(health, readiness).map(|e| ended(e, "the health endpoints")));
+    endpoints.spawn(health::serve_metrics(exposed, metrics).map(|e| ended(e, "the metrics endpoint")));
     tokio::select! {
-        error = first(&mut background) => return Err(error),
-        () = stop.asked() => {
-            tracing::info!("stopped before it led");
-            return Ok(());
-        }
-        () = elector.acquire() => metrics.leads(true),
+        error = first(&mut endpoints) => Err(error),
+        end = operator.run(stop.asked()) => Ok(end?),
     }
-    let mut loops = Loops::start(&args, &clients, cluster, metrics, &elector);
-    tokio::select! {
-        error = first(&mut background) => return Err(error),
-        lost = elector.hold() => return Err(lost.into()),
-        ended = loops.ended() => return Err(ended),
-        () = stop.asked() => tracing::info!("stopping"),
-    }
-    tokio::select! {
-        () = loops.stop() => {}
-        // Until everything has stopped, the lease must last.
-        lost = elector.hold() => return Err(lost.into()),
-    }
-    match timeout(STOP_WITHIN, elector.release()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the leader lease runs out by itself"
-        ),
-        Err(_) => tracing::warn!("the leader lease runs out by itself: no answer to its release"),
-    }
-    Ok(())
 }
 
 fn ended(result: Result<(), ServeError>, what: &'static str) -> RunError {
-    result.err().map_or(RunError::Ended(what), RunError::from)
+    result
+        .err()
+        .map_or(OperatorError::Ended(what).into(), RunError::from)
 }
 
 /// The first of the tasks that should never end.
-async fn first(background: &mut JoinSet<RunError>) -> RunError {
-    match background.join_next().await {
+async fn first(endpoints: &mut JoinSet<RunError>) -> RunError {
+    match endpoints.join_next().await {
         Some(Ok(error)) => error,
-        Some(Err(error)) => Broken::from(error).into(),
-        None => RunError::Ended("everything in the background"),
-    }
-}
-
-/// What only the leader runs.
-struct Loops {
-    stop: watch::Sender<bool>,
-    running: JoinSet<Result<(), Broken>>,
-    pools: Arc<PoolLoop>,
-}
-
-impl Loops {
-    fn start(
-        args: &RunArgs,
-        clients: &Clients,
-        cluster: Arc<Cluster>,
-        metrics: Metrics,
-        elector: &Elector,
-    ) -> Self {
-        let (claim, fast) = (elector.claim(), &clients.fast);
-        let operator = OperatorFacts {
-            provider_namespaces: args.provider_namespaces.clone(),
-            namespace: args.namespace.clone(),
-            lease_transitions: claim.transitions(),
-            leading_since: Timestamp::now(),
-        };
-        let applier = Applier::new(
-            fast.clone(),
-            claim.clone(),
-            metrics.clone(),
-            args.namespace.clone(),
-        );
-        let wake = {
-            let cluster = cluster.clone();
-            Arc::new(move |uid: &str| cluster.wake_uid(uid))
-        };
-        let cap = args.evictions_per_second;
-        let tasks = DrainTasks::new(
-            fast.clone(),
-            claim.clone(),
-            metrics.clone(),
-            cap,
-            cluster.memories.clone(),
-            wake,
-        );
-        let instance = elector.identity().to_owned();
-        let pools = Arc::new(PoolLoop {
-            fast: fast.clone(),
-            applier: applier.clone(),
-            tasks,
-            reporter: Reporter::new(fast.clone(), claim, metrics.clone(), instance),
-            metrics: metrics.clone(),
-            operator: operator.clone(),
-            passes: Mutex::new(HashMap::new()),
-            cluster: cluster.clone(),
-        });
-        let all = Arc::new(ClusterLoop {
-            cluster: cluster.clone(),
-            applier,
-            metrics,
-            operator,
-            failures: Mutex::new(0),
-        });
-        let (stop, stopped) = watch::channel(false);
-        let mut running = JoinSet::new();
-        running.spawn(pools.clone().run(stopped.clone()));
-        running.spawn(pools.clone().withdraw_on_edit(stopped.clone()));
-        running.spawn(all.run(stopped));
-        cluster.wake_all();
-        Self { stop, running, pools }
-    }
-
-    /// A loop ended although nobody asked it to.
-    async fn ended(&mut self) -> RunError {
-        match self.running.join_next().await {
-            Some(Ok(Err(error))) => error.into(),
-            Some(Err(error)) => Broken::from(error).into(),
-            Some(Ok(Ok(()))) | None => RunError::Ended("a loop"),
-        }
-    }
-
-    /// Begins nothing more, and waits for what is under way: passes first, because they could give out drain orders.
-    async fn stop(&mut self) {
-        self.stop.send_replace(true);
-        let all = async {
-            while self.running.join_next().await.is_some() {}
-            self.pools.tasks.stop().await;
-        };
-        if timeout(STOP_WITHIN, all).await.is_err() {
-            tracing::warn!("what is under way is abandoned; the next leader goes on from what it sees");
-        }
+        Some(Err(error)) => OperatorError::from(Broken::from(error)).into(),
+        None => OperatorError::Ended("everything in the background").into(),
     }
 }

@@ -129,6 +129,12 @@ impl Departures {
         self.as_of = self.as_of.max(now);
     }
 
+    /// The clock that these times come from was set on by `by` and shows `now`: the cloud has had no time in between.
+    pub fn clock_set(&mut self, by: SignedDuration, now: Timestamp) {
+        let shifted = self.as_of.saturating_add(by.max(SignedDuration::ZERO));
+        self.as_of = shifted.map_or(now, |at| at.min(now)).max(self.as_of);
+    }
+
     /// How long the cloud still needs, from `now` on.
     pub fn backlog(&self, per_second: f64, now: Timestamp) -> SignedDuration {
         let debt = self.settled(per_second, now).max(0.0);
@@ -160,6 +166,19 @@ mod tests {
     fn after_a_restart_all_pods_count_as_just_gone() {
         let d = Departures::after_restart(300, at(0));
         assert_eq!(d.backlog(2.0, at(0)), SignedDuration::from_secs(100));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_on_gives_the_cloud_no_time() {
+        let mut d = Departures::after_restart(300, at(0));
+        d.clock_set(SignedDuration::from_hours(1), at(3600));
+        assert_eq!(d.backlog(2.0, at(3600)), SignedDuration::from_secs(100));
+        // What was noted after the clock was set is not moved into the future.
+        d.clock_set(SignedDuration::from_hours(1), at(3610));
+        assert_eq!(d.backlog(2.0, at(3611)), SignedDuration::from_secs(99));
+        let before = d.clone();
+        d.clock_set(SignedDuration::from_hours(-1), at(11));
+        assert_eq!(d, before);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Carries out the rules against the API server.
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -8,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::election::{Attempt, Election};
 use super::{Claim, LEASE_NAME, LeaseLost, Timing};
+use crate::runtime::clock::Clock;
 use crate::runtime::jitter::{random, spread};
 
 /// Takes, holds and hands over the lease.
@@ -15,6 +15,7 @@ pub struct Elector {
     api: Api<Lease>,
     election: Election,
     claim: Claim,
+    clock: Clock,
 }
 
 /// An attempt that failed.
@@ -36,12 +37,13 @@ fn identity() -> String {
 
 impl Elector {
     /// For the Lease in `namespace`; `fast` is the client that does not retry.
-    pub fn new(fast: Client, namespace: &str, timing: Timing) -> Self {
+    pub fn new(fast: Client, namespace: &str, timing: Timing, clock: Clock) -> Self {
         let election = Election::new(identity(), namespace.to_owned(), timing);
         Self {
             api: Api::namespaced(fast, namespace),
             election,
             claim: Claim::vacant(),
+            clock,
         }
     }
 
@@ -129,7 +131,7 @@ impl Elector {
         // Read first: a renewal that was cut off may have gone through.
         let lease = self.api.get_opt(LEASE_NAME).await?;
         self.election.read(lease, Instant::now());
-        if let Some(lease) = self.election.release(Timestamp::now()) {
+        if let Some(lease) = self.election.release(self.clock.now()) {
             self.api
                 .replace(LEASE_NAME, &PostParams::default(), &lease)
                 .await?;
@@ -168,7 +170,7 @@ impl Elector {
     async fn write(&mut self) -> Result<bool, LeaseError> {
         let sent = Instant::now();
         let params = PostParams::default();
-        let answer = match self.election.attempt(sent, Timestamp::now()) {
+        let answer = match self.election.attempt(sent, self.clock.now()) {
             Attempt::Wait => return Ok(false),
             Attempt::Create(lease) => self.api.create(&params, &lease).await,
             Attempt::Replace(lease) => self.api.replace(LEASE_NAME, &params, &lease).await,
@@ -231,7 +233,7 @@ mod tests {
                     Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
                 }
             });
-            Elector::new(Client::new(service, "ops"), "ops", TIMING)
+            Elector::new(Client::new(service, "ops"), "ops", TIMING, Clock::of_host())
         }
 
         fn answer(&self, method: &Method, body: Option<Value>) -> (u16, Value) {
