@@ -34,10 +34,12 @@ impl Lane {
             let freed = shared.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            let order = Arc::clone(&orders.borrow_and_update());
-            let next = loop {
-                let next = self.begin_next(&order);
-                let Next::Evict(index) = next else { break next };
+            orders.mark_unchanged();
+            let (order, next) = loop {
+                let (order, next) = self.begin_next(&orders);
+                let Next::Evict(index) = next else {
+                    break (order, next);
+                };
                 flights.extend(order.pods.get(index).cloned().map(|pod| async move {
                     let answer = evict(&shared.client, &shared.claim, &pod).await;
                     (pod, answer)
@@ -70,23 +72,25 @@ impl Lane {
         }
     }
 
-    /// Asks the throttle and, when a pod may go, notes that it goes: both under one lock, so that two tasks never spend
-    /// the same token and a withdrawn order sends nothing.
-    fn begin_next(&self, order: &DrainOrder) -> Next {
+    /// Asks the throttle and, when a pod of the newest order may go, notes that it goes: all under one lock, so that two
+    /// tasks never spend the same token, a withdrawn order sends nothing, and a pod that an order replaced by now still
+    /// offered, and the throttle has forgotten, is not asked for again.
+    fn begin_next(&self, orders: &watch::Receiver<Arc<DrainOrder>>) -> (Arc<DrainOrder>, Next) {
+        let mut throttle = self.shared.throttle();
+        let order = Arc::clone(&orders.borrow());
         if self.shared.claim.check().is_err() {
-            return Next::Idle;
+            return (order, Next::Idle);
         }
         let now = self.shared.clock.steady();
-        let mut throttle = self.shared.throttle();
-        let next = throttle.next(&self.pool_uid, order, now);
+        let next = throttle.next(&self.pool_uid, &order, now);
         if let Next::Evict(index) = next {
-            throttle.sent(&self.pool_uid, order, index, now);
+            throttle.sent(&self.pool_uid, &order, index, now);
         }
         drop(throttle);
         if let Next::Wait { limited_by, .. } = next {
-            self.limited_by(order, limited_by);
+            self.limited_by(&order, limited_by);
         }
-        next
+        (order, next)
     }
 
     fn limited_by(&self, order: &DrainOrder, by: LimitedBy) {

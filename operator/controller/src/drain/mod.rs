@@ -115,9 +115,9 @@ impl DrainTasks {
                 continue;
             }
             refusals::keep_offered(&self.shared.memories, pool_uid, &order);
-            self.shared
-                .throttle()
-                .begin(pool_uid, &order, self.shared.clock.steady());
+            // Held until the task has the order: the throttle forgets pods that only the one before offers.
+            let mut throttle = self.shared.throttle();
+            throttle.begin(pool_uid, &order, self.shared.clock.steady());
             let order = Arc::new(order);
             match nodes.get(&key) {
                 Some(known) => drop(known.orders.send_replace(order)),

@@ -170,6 +170,36 @@ async fn unlimited_goes_side_by_side_and_asks_for_each_pod_once() {
     assert_eq!((calls.len(), uris.len()), (400, 400));
 }
 
+/// On real threads: an order is replaced while the task works on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_went_is_not_asked_for_again_by_the_order_before() {
+    const PODS: usize = 2000;
+    let (client, calls) = server(|_| async { accepted() });
+    let tasks = DrainTasks::new(
+        client,
+        Claim::lasting(1),
+        Metrics::default(),
+        0,
+        Arc::new(DrainMemories::default()),
+        Clock::of_host(),
+        Arc::new(|_| {}),
+    );
+    let mut left = order(2, 0..PODS, &[]);
+    left.limits.per_second = None;
+    left.limits.max_terminating = PODS as u32;
+    let within = Instant::now() + Duration::from_secs(60);
+    while !left.pods.is_empty() && Instant::now() < within {
+        tasks.update(POOL, vec![left.clone()]);
+        // What was asked for is gone, as a watch would tell.
+        let gone: HashSet<String> = calls.all().into_iter().map(|c| c.uri).collect();
+        left.pods
+            .retain(|p| !gone.contains(&format!("/api/v1/namespaces/shop/pods/{}/eviction?", p.pod.name)));
+        sleep(Duration::from_millis(1)).await;
+    }
+    tasks.stop().await;
+    assert_eq!(calls.all().len(), PODS, "each pod is asked for once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_order_no_eviction() {
     let bench = bench(|_| accepted());
