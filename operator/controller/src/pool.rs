@@ -366,5 +366,6 @@ fn word(step: &Step) -> &'static str {
         Step::CreateProfile(_) => "create the profile",
         Step::PatchProfile(_) => "patch the profile",
         Step::DeleteProfile { .. } => "delete the profile",
+        Step::RecordAudit(_) => "record the audit trail",
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::observed::{Budget, CordonOwner, ObjectKey, Observed};
 use crate::pass::plan;
+use crate::plan::TrackKind;
 use crate::testing::{after, bind, now, observed, pod, pool, with_node};
 
 const NODES: i32 = 4;
@@ -50,6 +51,20 @@ fn large() -> Observed {
         }
     };
     seen.budgets = Arc::new((0..BUDGETS).map(budget).collect());
+    // In the status, so that what is bound is recorded as well.
+    let entry = |ordinal: i32| {
+        json!({
+            "name": format!("virtual-node-eci-{ordinal}"), "uid": format!("node-{ordinal}"), "ordinal": ordinal,
+            "phase": "Evicting", "startedAt": now().to_string(), "recordons": 0, "podsTotal": PODS, "podsRemaining": PODS,
+        })
+    };
+    let mut pool = (*seen.pool).clone();
+    pool.status = serde_json::from_value(json!({ "drain": {
+        "summary": "0/12000", "podsTotal": 12_000, "podsRemaining": 12_000, "podsTerminating": 0, "podsBlocked": 0,
+        "limitedBy": "Rate", "nodes": (0..NODES).map(entry).collect::<Vec<_>>(),
+    } }))
+    .unwrap();
+    seen.pool = Arc::new(pool);
     seen
 }
 
@@ -68,6 +83,7 @@ fn a_pass_over_twelve_thousand_pods_takes_well_under_a_second() {
         let began = on_processor();
         let plan = plan(&seen, now());
         assert_eq!(plan.orders.len(), usize::try_from(NODES).unwrap());
+        assert!(plan.tracks.iter().any(|t| t.kind == TrackKind::Audit));
         assert!(
             plan.orders
                 .iter()

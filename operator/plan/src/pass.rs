@@ -63,6 +63,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
             workload.steps.into_iter().take_while(release).collect(),
         );
         plan.add(TrackKind::Drain, drain_steps);
+        plan.add(TrackKind::Audit, drain.audit);
         plan.add(TrackKind::Pool, pool_track);
     }
     if seen.pool.is_paused() {

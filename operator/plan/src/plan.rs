@@ -40,6 +40,8 @@ pub enum TrackKind {
     Workload,
     /// Cordons, labels, restarts, shrinks, Nodes.
     Drain,
+    /// What removed nodes held last: neither holds a drain nor is held by one.
+    Audit,
 }
 
 /// Steps in order.

@@ -1,5 +1,7 @@
 //! What a plan may ask for. A `Step` is exactly one write to the API server with its preconditions, or it is nothing.
 
+use std::collections::BTreeMap;
+
 use json_patch::Patch;
 use serde_json::Value;
 
@@ -111,6 +113,9 @@ pub enum Step {
         /// Its resourceVersion.
         resource_version: String,
     },
+    /// Writes records into the ConfigMap `vnp-audit-<pool>`: a POST when it is absent, else a merge patch with its
+    /// resourceVersion.
+    RecordAudit(AuditPatch),
 }
 
 /// Why a provider pod is deleted.
@@ -165,4 +170,15 @@ pub struct ProfilePatch {
     pub body: Value,
     /// What it changes, for people: one line each.
     pub changes: Vec<String>,
+}
+
+/// Changed keys of the ConfigMap with the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPatch {
+    /// The ConfigMap.
+    pub config_map: ObjectKey,
+    /// Its resourceVersion, `None` when it is absent.
+    pub resource_version: Option<String>,
+    /// New value of each changed key, `None` to remove it.
+    pub data: BTreeMap<String, Option<String>>,
 }

@@ -135,6 +135,8 @@ pub(crate) fn pod(name: &str) -> BoundPod {
             uid: "rs".to_owned(),
         }),
         requires_virtual: true,
+        instance_id: Some(format!("eci-{name}")),
+        before_deletion: Some(PodPhase::Running),
         ..BoundPod::default()
     }
 }
@@ -167,6 +169,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         budgets: Arc::new(Vec::new()),
         restore_copy: None,
         template_copy: None,
+        audit: Some(Arc::default()),
         profile: None,
         acs_profile: None,
         profile_rejection: None,

@@ -2,6 +2,7 @@
 //! its step names, is made only while the lease is held, and is never repeated behind the plan's back: a write that
 //! failed is planned again from what is then seen.
 
+mod audit;
 mod copies;
 mod error;
 mod nodes;
@@ -158,6 +159,7 @@ impl Applier {
             Step::DeleteNode { node, uid } => nodes::delete(writer, node, uid).await,
             Step::CreateProfile(patch) => profile::create(writer, patch).await,
             Step::PatchProfile(patch) => profile::patch(writer, patch).await,
+            Step::RecordAudit(patch) => audit::record(writer, pool, patch).await,
             Step::DeleteProfile {
                 config_map,
                 uid,

@@ -11,7 +11,7 @@ use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::profile::SetBackHistory;
 
 use super::heartbeat::{Heartbeats, Sign};
-use super::kinds::{Budgets, Copies, Leases, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads};
+use super::kinds::{Audits, Budgets, Copies, Leases, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads};
 use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
 use super::pods::{PodChange, PodShelf};
@@ -45,6 +45,8 @@ pub struct Cluster {
     pub workloads: BTreeMap<String, Mirrored<Workloads>>,
     /// Copies in our own namespace.
     pub copies: Mirrored<Copies>,
+    /// Audit trails in our own namespace.
+    pub audits: Mirrored<Audits>,
     /// `eci-profile`.
     pub profile: Mirrored<Profiles>,
     /// `acs-profile`.
@@ -105,6 +107,7 @@ impl Cluster {
             budgets: Mirror::new("PodDisruptionBudget", Table::new(Budgets(clock.clone()))),
             workloads,
             copies: Mirror::new("Secret", Table::new(Copies)),
+            audits: Mirror::new("ConfigMap", Table::new(Audits)),
             profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             acs_profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             warnings: Mirror::new("Event", Table::new(Warnings)),
@@ -219,6 +222,7 @@ impl Cluster {
         }
         if let Some(pool) = &new {
             self.memories.meet(pool, self.clock.now());
+            self.memories.forget_ends(pool);
         }
         self.pool_queue.wake(&key);
         let asked = |pool: &VirtualNodePool| (pool.spec.clone(), pool.metadata.clone().stripped());
@@ -302,7 +306,7 @@ impl Cluster {
         };
         let now = self.clock.now();
         let name = match &change {
-            PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node } => node,
+            PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node, .. } => node,
             PodChange::Provider(pod) => &pod.key.name,
             PodChange::ProviderLeft(key) => &key.name,
         };
@@ -315,9 +319,10 @@ impl Cluster {
                         .see_arrival(uid, ordinal, pod, pool.spec.drain().cordon_settle, now);
                 }
                 PodChange::Came { .. } | PodChange::Changed { .. } | PodChange::ProviderLeft(_) => {}
-                PodChange::Left { .. } => {
+                PodChange::Left { pod, .. } => {
                     let rate = f64::from(pool.spec.drain().instance_deletes_per_second);
                     self.memories.see_departure(uid, ordinal, beats, rate, now);
+                    self.memories.see_end(&pool, ordinal, pod, now);
                 }
                 PodChange::Provider(pod) => self.memories.see_provider(uid, ordinal, &pod.uid, beats),
             }
@@ -517,14 +522,43 @@ mod tests {
         };
         cluster.pod_told(changed(PodChange::Came {
             node: "v-1".into(),
-            pod,
+            pod: pod.clone(),
         }));
         assert_eq!(woken(&cluster).await, ["a"]);
-        cluster.pod_told(changed(PodChange::Left { node: "v-1".into() }));
+        cluster.pod_told(changed(PodChange::Left {
+            node: "v-1".into(),
+            pod: pod.clone(),
+        }));
         assert_eq!(woken(&cluster).await, ["a"], "a disappearance wakes too");
         let memory = &cluster.memories.snapshot("uid-a")[&1];
         assert!(memory.departures.last.is_some());
         assert!(memory.cordoned_since.is_some());
+        assert!(memory.witness.left().is_empty(), "nothing drains");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_pods_leave_a_draining_node_is_kept_until_the_drain_is_over() {
+        let cluster = cluster().await;
+        let node = json!({"name": "v-1", "ordinal": 1, "phase": "Evicting", "startedAt": "2026-11-01T00:00:00Z",
+                          "recordons": 0, "podsTotal": 1, "podsRemaining": 1});
+        let mut draining = pool("a", "v", json!({}));
+        draining.status = serde_json::from_value(
+            json!({"drain": {"summary": "0/1", "podsTotal": 1, "podsRemaining": 1,
+            "podsTerminating": 0, "podsBlocked": 0, "limitedBy": "Rate", "nodes": [node]}}),
+        )
+        .unwrap();
+        put(&cluster, draining);
+        let pod = BoundPod {
+            uid: "1".into(),
+            instance_id: Some("eci-1".into()),
+            ..BoundPod::default()
+        };
+        let node = "v-1".to_owned();
+        cluster.pod_told(changed(PodChange::Left { node, pod }));
+        let left = || cluster.memories.snapshot("uid-a")[&1].witness.left().clone();
+        assert_eq!(left()["1"].instance.as_deref(), Some("eci-1"));
+        put(&cluster, pool("a", "v", json!({})));
+        assert!(left().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use vnp_crds::VirtualNodePool;
+use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 
 use super::mirror::Kind;
@@ -185,6 +186,24 @@ impl Kind for Copies {
             uid: secret.metadata.uid.unwrap_or_default(),
             content,
         }
+    }
+}
+
+/// Audit trails in our own namespace, by name: the name is ours there, with our labels or without.
+#[derive(Debug)]
+pub struct Audits;
+
+impl Kind for Audits {
+    type Object = ConfigMap;
+    type View = Trail;
+
+    fn wants(&self, map: &ConfigMap) -> bool {
+        let name = map.metadata.name.as_deref();
+        name.is_some_and(|n| n.starts_with(AUDIT_PREFIX))
+    }
+
+    fn view(&self, map: ConfigMap, _: Option<&Trail>) -> Trail {
+        Trail::read(&map)
     }
 }
 

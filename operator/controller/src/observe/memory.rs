@@ -154,6 +154,28 @@ impl DrainMemories {
         }
     }
 
+    /// Notes how a pod ended, when its node drains: by the status, so that a process that does not lead knows it too.
+    pub fn see_end(&self, pool: &VirtualNodePool, ordinal: Ordinal, pod: &BoundPod, now: Timestamp) {
+        if drains(pool, ordinal) {
+            let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+            self.with(uid, ordinal, |m| m.witness.see_gone(pod, now));
+        }
+    }
+
+    /// Forgets how pods ended on nodes that drain no more.
+    pub fn forget_ends(&self, pool: &VirtualNodePool) {
+        let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+        let mut memories = self.lock();
+        let known = memories
+            .pools
+            .get_mut(uid)
+            .into_iter()
+            .flat_map(|p| &mut p.ordinals);
+        for (_, memory) in known.filter(|(ordinal, _)| !drains(pool, **ordinal)) {
+            memory.witness.forget();
+        }
+    }
+
     /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not
     /// have seen it. Pods of DaemonSets tolerate a cordon and are counted by DaemonSet.
     pub fn see_arrival(
@@ -213,6 +235,11 @@ impl DrainMemories {
             }
         }
     }
+}
+
+fn drains(pool: &VirtualNodePool, ordinal: Ordinal) -> bool {
+    let drain = pool.status.as_ref().and_then(|s| s.drain.as_ref());
+    drain.is_some_and(|d| d.nodes.iter().any(|n| n.ordinal == ordinal))
 }
 
 #[cfg(test)]
@@ -357,6 +384,29 @@ mod tests {
                 "{corrections}"
             );
         }
+    }
+
+    #[test]
+    fn how_pods_end_is_remembered_while_their_node_drains() {
+        let memories = DrainMemories::default();
+        let drain = serde_json::json!({"drain": {"summary": "0/1", "podsTotal": 1, "podsRemaining": 1, "podsTerminating": 0,
+            "podsBlocked": 0, "limitedBy": "Rate", "nodes": [{"name": "v-2", "ordinal": 2, "phase": "Evicting",
+            "startedAt": "2026-11-01T00:00:00Z", "recordons": 0, "podsTotal": 1, "podsRemaining": 1}]}});
+        let (draining, over) = (pool(drain), pool(serde_json::json!({})));
+        let known = |ordinal| {
+            memories
+                .snapshot(POOL)
+                .get(&ordinal)
+                .map_or(0, |m| m.witness.left().len())
+        };
+        memories.see_end(&over, 2, &pod("ReplicaSet"), at(0));
+        memories.see_end(&draining, 1, &pod("ReplicaSet"), at(0));
+        memories.see_end(&draining, 2, &pod("ReplicaSet"), at(0));
+        assert_eq!((known(1), known(2)), (0, 1));
+        memories.forget_ends(&draining);
+        assert_eq!(known(2), 1);
+        memories.forget_ends(&over);
+        assert_eq!(known(2), 0);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub enum PodChange {
     Left {
         /// The node.
         node: String,
+        /// The pod as it was seen last.
+        pod: BoundPod,
     },
     /// A provider pod is there, or is not what it was.
     Provider(Arc<ProviderPod>),
@@ -64,9 +66,14 @@ impl PodShelf {
         self.providers.values()
     }
 
-    fn put_bound(&mut self, node: String, pod: BoundPod, changes: &mut Vec<PodChange>) {
+    fn put_bound(&mut self, node: String, mut pod: BoundPod, changes: &mut Vec<PodChange>) {
         let pods = self.bound.entry(node.clone()).or_default();
-        match pods.binary_search_by(|p| p.key.cmp(&pod.key)) {
+        let at = pods.binary_search_by(|p| p.key.cmp(&pod.key));
+        if let Some(before) = at.ok().map(|at| &pods[at]).filter(|p| p.uid == pod.uid) {
+            pod.before_deletion = pod.before_deletion.or(before.before_deletion);
+            pod.evicted |= before.evicted;
+        }
+        match at {
             Ok(at) if pods[at] == pod => {}
             Ok(at) if pods[at].uid == pod.uid => {
                 Arc::make_mut(pods)[at] = pod;
@@ -74,8 +81,11 @@ impl PodShelf {
             }
             Ok(at) => {
                 // Same name, another pod: the first one's end was not seen.
-                Arc::make_mut(pods)[at] = pod.clone();
-                changes.push(PodChange::Left { node: node.clone() });
+                let gone = std::mem::replace(&mut Arc::make_mut(pods)[at], pod.clone());
+                changes.push(PodChange::Left {
+                    node: node.clone(),
+                    pod: gone,
+                });
                 changes.push(PodChange::Came { node, pod });
             }
             Err(at) => {
@@ -120,8 +130,11 @@ impl Shelf for PodShelf {
         if let Some((node, pods)) = pod.node.as_ref().and_then(|n| Some((n, self.bound.get_mut(n)?)))
             && let Ok(at) = pods.binary_search_by(|p| p.key.cmp(&pod.bound.key))
         {
-            Arc::make_mut(pods).remove(at);
-            changes.push(PodChange::Left { node: node.clone() });
+            let pod = Arc::make_mut(pods).remove(at);
+            changes.push(PodChange::Left {
+                node: node.clone(),
+                pod,
+            });
         }
         if let Some(provider) = self.providers.remove(&pod.bound.key) {
             changes.push(PodChange::ProviderLeft(provider.key.clone()));
@@ -136,9 +149,11 @@ impl Shelf for PodShelf {
             if pods.iter().all(|p| uids.contains(&p.uid)) {
                 continue;
             }
-            let before = pods.len();
-            Arc::make_mut(pods).retain(|p| uids.contains(&p.uid));
-            changes.extend((pods.len()..before).map(|_| PodChange::Left { node: node.clone() }));
+            let gone = Arc::make_mut(pods).extract_if(.., |p| !uids.contains(&p.uid));
+            changes.extend(gone.map(|pod| PodChange::Left {
+                node: node.clone(),
+                pod,
+            }));
         }
         self.providers.retain(|key, pod| {
             let stays = uids.contains(&pod.uid);
@@ -160,8 +175,9 @@ impl PodShelf {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
     use vnp_crds::VirtualNodePool;
+    use vnp_plan::observed::PodPhase;
 
     use super::*;
 
@@ -194,8 +210,54 @@ mod tests {
         }
     }
 
-    fn left(node: &str) -> PodChange {
-        PodChange::Left { node: node.into() }
+    /// The nodes and UIDs of the pods that left, when nothing else happened.
+    fn left(changes: &[PodChange]) -> Option<Vec<(&str, &str)>> {
+        changes
+            .iter()
+            .map(|change| match change {
+                PodChange::Left { node, pod } => Some((node.as_str(), pod.uid.as_str())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_pod_that_leaves_is_told_as_it_was_before_its_deletion() {
+        let mut shelf = shelf();
+        let version = |change: Value| -> SlimPod {
+            let mut pod = json!({
+                "metadata": {"namespace": "shop", "name": "a", "uid": "1",
+                             "annotations": {"k8s.aliyun.com/eci-instance-id": "eci-1"}},
+                "spec": {"nodeName": "v-0"}, "status": {"phase": "Running"},
+            });
+            json_patch::merge(&mut pod, &change);
+            serde_json::from_value(pod).unwrap()
+        };
+        let evicted =
+            json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+        let deletion = json!({"deletionTimestamp": "2026-11-01T00:00:30Z"});
+        put(&mut shelf, version(json!({})));
+        put(&mut shelf, version(json!({"status": {"conditions": evicted}})));
+        put(
+            &mut shelf,
+            version(json!({"metadata": deletion, "status": {"conditions": evicted}})),
+        );
+        // The provider replaces the whole status, and says that the pod has failed while it takes it down.
+        let last = version(json!({"metadata": deletion, "status": {"phase": "Failed"}}));
+        put(&mut shelf, last.clone());
+        let changes = shelf.take(&last);
+        let [PodChange::Left { pod, .. }] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(pod.before_deletion, Some(PodPhase::Running));
+        assert!(pod.evicted);
+        assert_eq!(pod.instance_id.as_deref(), Some("eci-1"));
+        // A pod of the same name has nothing of that.
+        let mut next = version(json!({"metadata": deletion}));
+        next.bound.uid = "2".into();
+        put(&mut shelf, next);
+        let next = &shelf.on("v-0").unwrap()[0];
+        assert_eq!((next.before_deletion, next.evicted), (None, false));
     }
 
     #[test]
@@ -242,7 +304,8 @@ mod tests {
         ));
         // On another node, the end of the first one shows in the next list.
         put(&mut shelf, pod("shop", "a-0", "3", "v-1", "Running"));
-        assert_eq!(shelf.retain(&HashSet::from(["3".to_owned()])), [left("v-0")]);
+        let changes = shelf.retain(&HashSet::from(["3".to_owned()]));
+        assert_eq!(left(&changes), Some(vec![("v-0", "2")]));
         assert!(shelf.on("v-0").is_none());
     }
 
@@ -251,10 +314,8 @@ mod tests {
         let mut shelf = shelf();
         put(&mut shelf, pod("shop", "a", "1", "v-0", "Running"));
         put(&mut shelf, pod("kube-system", "v-1", "2", "host-1", "Running"));
-        assert_eq!(
-            shelf.take(&pod("shop", "a", "1", "v-0", "Running")),
-            [left("v-0")]
-        );
+        let changes = shelf.take(&pod("shop", "a", "1", "v-0", "Running"));
+        assert_eq!(left(&changes), Some(vec![("v-0", "1")]));
         assert!(shelf.take(&pod("shop", "a", "1", "v-0", "Running")).is_empty());
         let key = ObjectKey {
             namespace: "kube-system".into(),

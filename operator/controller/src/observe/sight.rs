@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use vnp_crds::VirtualNodePool;
+use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, Workload};
 
 use super::cluster::{Cluster, Scoped};
@@ -48,6 +49,7 @@ impl Cluster {
             budgets: self.all_budgets(),
             restore_copy: self.copy(RESTORE_PREFIX, &uid),
             template_copy: self.copy(TEMPLATE_PREFIX, &uid),
+            audit: self.audit(operator, pool_name),
             profile: self.profile.read(|t| t.iter().next().map(|(_, map)| map.clone())),
             acs_profile: self
                 .acs_profile
@@ -111,6 +113,14 @@ impl Cluster {
                 .find(|(_, copy)| copy.name == name)
                 .map(|(_, copy)| copy.as_ref().clone())
         })
+    }
+
+    /// The audit trail. It is not among what a pass waits for: a drain must not hang on a ConfigMap that can't be read.
+    fn audit(&self, operator: &OperatorFacts, pool_name: &str) -> Option<Arc<Trail>> {
+        let key = format!("{}/{AUDIT_PREFIX}{pool_name}", operator.namespace);
+        self.audits
+            .complete()
+            .then(|| self.audits.read(|t| t.get(&key)).unwrap_or_default())
     }
 
     /// The workload of that name, `None` when it is not there or its namespace is none of ours.

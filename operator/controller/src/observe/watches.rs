@@ -65,6 +65,14 @@ impl Watches {
             watch(secrets, None),
             |c, t| c.rare_told(t),
         ));
+        let audits: Api<ConfigMap> = Api::namespaced(client(), &self.namespace);
+        all.push(self.plain(
+            "audit trails",
+            &cluster,
+            |c| &c.audits,
+            watch(audits, None),
+            |c, t| c.rare_told(t),
+        ));
         let maps: Api<ConfigMap> = Api::namespaced(client(), system);
         let fields = named(PROFILE_CONFIG_MAP);
         let profile = watch(maps.clone(), Some(&fields));

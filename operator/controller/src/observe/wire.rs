@@ -55,11 +55,23 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, IgnoredAny>>,
+    annotations: Option<Annotations>,
     finalizers: Option<Vec<IgnoredAny>>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// The few annotations that are read.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<IgnoredAny>,
+    #[serde(rename = "k8s.aliyun.com/eci-instance-id")]
+    eci_instance: Option<String>,
+    #[serde(rename = "alibabacloud.com/instance-id")]
+    acs_instance: Option<String>,
 }
 
 impl Meta {
@@ -80,12 +92,20 @@ struct Condition {
     #[serde(rename = "type")]
     type_: String,
     status: String,
+    reason: Option<String>,
     #[serde(rename = "lastHeartbeatTime")]
     last_heartbeat: Option<Time>,
 }
 
 fn ready(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|c| c.type_ == "Ready")
+}
+
+fn evicted(conditions: &[Condition]) -> bool {
+    let (type_, reason) = EVICTED;
+    conditions
+        .iter()
+        .any(|c| c.type_ == type_ && c.status == "True" && c.reason.as_deref() == Some(reason))
 }
 
 /// A Pod.
@@ -175,7 +195,8 @@ struct ContainerStatus {
 
 const NODE_TYPE: &str = "type";
 const VIRTUAL: &str = "virtual-kubelet";
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Source: apiserver `pkg/registry/core/pod/storage/eviction.go`.
+const EVICTED: (&str, &str) = ("DisruptionTarget", "EvictionByEvictionAPI");
 
 /// Every way the scheduler may place the pod leads to virtual nodes: the terms of a required affinity are alternatives.
 fn requires_virtual(spec: &PodSpec) -> bool {
@@ -219,23 +240,31 @@ impl From<PodWire> for SlimPod {
                 name: o.name.clone(),
                 uid: o.uid.clone(),
             });
+        let annotations = metadata.annotations.unwrap_or_default();
+        let phase = match status.phase.as_deref() {
+            Some("Running") => PodPhase::Running,
+            Some("Succeeded") => PodPhase::Succeeded,
+            Some("Failed") => PodPhase::Failed,
+            _ => PodPhase::Pending,
+        };
         let bound = BoundPod {
             key: ObjectKey {
                 namespace: metadata.namespace.unwrap_or_default(),
                 name: metadata.name.unwrap_or_default(),
             },
             uid: metadata.uid.unwrap_or_default(),
-            phase: match status.phase.as_deref() {
-                Some("Running") => PodPhase::Running,
-                Some("Succeeded") => PodPhase::Succeeded,
-                Some("Failed") => PodPhase::Failed,
-                _ => PodPhase::Pending,
-            },
+            phase,
+            before_deletion: metadata.deletion_timestamp.is_none().then_some(phase),
+            evicted: evicted(&status.conditions),
             deletion: metadata.deletion_timestamp.map(|t| t.0),
             created: metadata.creation_timestamp.map(|t| t.0),
             labels: metadata.labels.unwrap_or_default(),
             controller,
-            mirror: metadata.annotations.is_some_and(|a| a.contains_key(MIRROR)),
+            mirror: annotations.mirror.is_some(),
+            instance_id: annotations
+                .eci_instance
+                .or(annotations.acs_instance)
+                .filter(|id| !id.is_empty()),
             finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
             requires_virtual: requires_virtual(&spec),
         };
@@ -457,6 +486,26 @@ mod tests {
         assert_eq!(
             provider.images,
             BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())])
+        );
+    }
+
+    #[test]
+    fn either_vendor_s_annotation_names_the_instance() {
+        let id = |annotations: Value| {
+            let metadata = json!({"name": "p", "namespace": "n", "annotations": annotations});
+            pod(json!({"metadata": metadata})).bound.instance_id
+        };
+        assert_eq!(
+            id(json!({"k8s.aliyun.com/eci-instance-id": "eci-1"})).as_deref(),
+            Some("eci-1")
+        );
+        assert_eq!(
+            id(json!({"alibabacloud.com/instance-id": "acs-1"})).as_deref(),
+            Some("acs-1")
+        );
+        assert_eq!(
+            id(json!({"k8s.aliyun.com/eci-instance-id": "", "other": "x"})),
+            None
         );
     }
 

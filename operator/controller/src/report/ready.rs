@@ -58,6 +58,8 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
             TrackKind::Pool => Reason::Provisioning,
             TrackKind::Workload => Reason::Updating,
             TrackKind::Drain => Reason::Draining,
+            // Told as an event: the pool is what it should be, with a record or without.
+            TrackKind::Audit => continue,
         };
         say(reason, refused.message.clone());
     }

@@ -65,6 +65,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         budgets: Default::default(),
         restore_copy: None,
         template_copy: None,
+        audit: None,
         profile: None,
         acs_profile: None,
         profile_rejection: None,

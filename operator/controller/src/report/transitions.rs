@@ -1,12 +1,13 @@
 //! Which events a pass is worth.
 //!
-//! Events come from three places, each kind from one of them:
+//! Events come from four places, each kind from one of them:
 //!
 //! * **The plan**, as [`Finding::Event`]: what only a decision knows. Where it speaks of a write (ScalingUp,
 //!   ProviderRestarted, RolloutReverted, WorkloadRestored), the event is told only if that write was taken in the same
 //!   pass, so that neither a refused write nor a pause makes it untrue. The others are told as they come:
 //!   CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
 //! * **A write that was taken**: NodeRemoved, for the Node that was deleted.
+//! * **A write that was refused**: ConfigWarning, for the audit trail, which no condition speaks of.
 //! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`), DrainCancelled (an entry went and its
 //!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
 //!   Node), DrainTimedOut (Stalled says so now). They are told after that status was written, so a restart in between
@@ -21,6 +22,7 @@ use vnp_crds::{
     BlockerReason, ConditionType, DrainingNode, EventReason, Reason, RetiredOrdinal, VirtualNodePoolStatus,
 };
 use vnp_plan::finding::{Blocker, EventNote, Finding};
+use vnp_plan::plan::TrackKind;
 use vnp_plan::step::{PatchPurpose, Step};
 
 use super::situation::Pass;
@@ -41,14 +43,25 @@ pub(super) fn at_once(pass: &Pass<'_>, held_by: &[Blocker]) -> BTreeSet<EventNot
         Step::DeleteNode { node, uid } => Some(removed(node, Some(uid))),
         _ => None,
     });
+    let unrecorded = pass
+        .attempts
+        .refused
+        .iter()
+        .filter(|r| r.track == TrackKind::Audit)
+        .map(|r| note(EventReason::ConfigWarning, "audit trail", unrecorded(&r.message)));
     let mut all: BTreeSet<EventNote> = held_by
         .iter()
         .filter_map(of_blocker)
         .filter(untold)
         .chain(removed)
+        .chain(unrecorded)
         .collect();
     all.extend(planned);
     all
+}
+
+fn unrecorded(refusal: &str) -> String {
+    format!("what removed nodes held can't be recorded, and the drain goes on without: {refusal}")
 }
 
 fn planned(pass: &Pass<'_>) -> BTreeSet<EventNote> {

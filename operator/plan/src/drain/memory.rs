@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::audit::Witness;
 use super::settle::Settle;
 use crate::observed::ObjectKey;
 
@@ -27,6 +28,8 @@ pub struct DrainMemory {
     pub settle: Option<Settle>,
     /// What the last evictions were answered, by pod UID, where that answer was not "accepted" or "gone".
     pub refusals: BTreeMap<String, Refusal>,
+    /// How pods left the node during its drain.
+    pub witness: Witness,
     /// What holds the task back just now.
     pub limited_by: Option<vnp_crds::LimitedBy>,
 }

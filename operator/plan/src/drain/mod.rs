@@ -2,6 +2,7 @@
 //! seen; `status.drain` keeps only what can't be seen (start, restarts, progress).
 
 pub mod answer;
+pub mod audit;
 mod candidates;
 mod choose;
 mod cordon;
@@ -41,6 +42,8 @@ pub struct Holds {
 pub struct DrainPlan {
     /// Steps of the drain track, in order.
     pub steps: Vec<Step>,
+    /// Steps of the audit track.
+    pub audit: Vec<Step>,
     /// Live reads wanted.
     pub reads: Vec<Ordinal>,
     /// What may be evicted.
@@ -159,6 +162,7 @@ pub fn plan_drain(
         node::advance(&scene, *ordinal, &mut plan);
     }
     removal::advance(&scene, &mut plan);
+    audit::advance(&scene, &mut plan);
     plan.limited_by = limited_by(&scene, &plan);
     plan
 }

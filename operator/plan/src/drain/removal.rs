@@ -101,7 +101,7 @@ fn stuck(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) {
 }
 
 /// The pool's annotation gives this node up.
-fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
+pub(super) fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
     let annotations = scene.seen.pool.metadata.annotations.as_ref();
     annotations
         .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))

@@ -17,6 +17,7 @@ pub use node::{CordonOwner, Heartbeat, NodeView};
 pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
 pub use workload::{UpdateStrategy, Workload};
 
+use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
 use crate::proof::LiveFacts;
 
@@ -46,6 +47,8 @@ pub struct Observed {
     pub restore_copy: Option<SavedCopy>,
     /// Secret `vnp-template-<pool-uid>`: the template that a roll in progress replaces.
     pub template_copy: Option<SavedCopy>,
+    /// ConfigMap `vnp-audit-<pool>`; `None` when it is not known whether there is one, and then nothing is recorded.
+    pub audit: Option<Arc<Trail>>,
     /// `kube-system/eci-profile`, `None` when absent.
     pub profile: Option<Arc<ConfigMap>>,
     /// `kube-system/acs-profile`, `None` when absent, as it is outside ACS clusters.

@@ -42,6 +42,13 @@ pub struct BoundPod {
     pub finalizers: bool,
     /// It can run nowhere but on virtual nodes: nodeSelector or required affinity asks for `type=virtual-kubelet`.
     pub requires_virtual: bool,
+    /// The cloud's id of its instance, once the provider has written it.
+    pub instance_id: Option<String>,
+    /// Its phase when it was seen last without `deletion`; `None` when it was being deleted from the first sight on.
+    pub before_deletion: Option<PodPhase>,
+    /// It was seen with condition `DisruptionTarget` of reason `EvictionByEvictionAPI`, which the server sets with an
+    /// eviction that it accepts and a provider may overwrite.
+    pub evicted: bool,
 }
 
 /// Phase of a pod.

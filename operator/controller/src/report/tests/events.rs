@@ -6,10 +6,10 @@ use serde_json::json;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 use vnp_plan::finding::{EventNote, Finding};
 use vnp_plan::observed::{CordonOwner, NodeView};
-use vnp_plan::plan::Plan;
+use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
 
-use crate::report::attempts::Attempts;
+use crate::report::attempts::{Attempts, RefusedWrite};
 use crate::report::seconds::api_time;
 use crate::report::situation::Pass;
 use crate::report::testing::{Story, at, blocked, draining, pool, saying, settled};
@@ -220,6 +220,32 @@ fn a_node_that_was_deleted_is_removed_once() {
     let mut done = settled();
     retired(&mut done, 10, false);
     assert_eq!(told(&mut story, &done, &Attempts::default(), 21), [removed]);
+}
+
+#[test]
+fn a_refused_audit_trail_is_a_warning_and_nothing_else() {
+    let plan = settled();
+    let refused = |track| Attempts {
+        done: Vec::new(),
+        refused: vec![RefusedWrite {
+            track,
+            message: "not allowed to patch configmaps".to_owned(),
+        }],
+    };
+    let of = |attempts: &Attempts<'_>| {
+        let mut story = Story::of(pool(json!({})));
+        story.pass(&plan, 0);
+        let status = story.pass_with(&plan, attempts, 1).status;
+        let warned = told(&mut story, &plan, attempts, 2);
+        (status.conditions, warned)
+    };
+    let (quiet, _) = of(&Attempts::default());
+    let (conditions, warned) = of(&refused(TrackKind::Audit));
+    assert_eq!(conditions, quiet);
+    assert_eq!(warned, [(EventReason::ConfigWarning, "audit trail".to_owned())]);
+    let (conditions, warned) = of(&refused(TrackKind::Drain));
+    assert_ne!(conditions, quiet);
+    assert_eq!(warned, []);
 }
 
 #[test]
