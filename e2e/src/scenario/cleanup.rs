@@ -37,6 +37,11 @@ impl Scenario<'_> {
             .await?;
         self.kubectl("delete configmap eci-profile --namespace kube-system --ignore-not-found")
             .await?;
+        self.kubectl(&format!(
+            "delete configmap vnp-audit-{} --namespace virtualnodepool-system --ignore-not-found",
+            self.name()
+        ))
+        .await?;
         Ok(())
     }
 

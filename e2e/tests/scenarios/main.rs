@@ -5,6 +5,7 @@
 //! witnesses.
 
 mod adopt;
+mod audit_trail;
 mod delete;
 mod drain;
 mod faults;
