@@ -208,9 +208,12 @@ fn held_back(scene: &Scene<'_>, ordinal: Ordinal, why: Unhealthy) -> Option<(Str
     sick_lower(scene, ordinal).map(|lower| (lower, scene.workload.name().to_owned()))
 }
 
-/// The lowest provider pod below the ordinal that is not Ready.
-fn sick_lower(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
-    (scene.workload.start_ordinal()..ordinal)
+/// The lowest provider pod below the ordinal that is wanted from the StatefulSet and not Ready.
+pub(super) fn sick_lower(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
+    scene
+        .workload
+        .ordinals()
+        .take_while(|o| *o < ordinal)
         .find(|o| scene.seen.provider_pods.get(o).is_none_or(|p| !p.ready))
         .map(|o| scene.seen.node_name(o))
 }

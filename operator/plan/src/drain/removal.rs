@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
-use super::{DrainPlan, Scene, cordon, seconds, signed};
+use super::{DrainPlan, Scene, cordon, node, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -79,19 +79,29 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
     list.split_off(surplus)
 }
 
-/// A provider pod that does not go holds everything after it.
-fn stuck(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) {
+/// A provider pod that does not go holds everything after it. Why is known at once when the StatefulSet controller waits
+/// for a lower one, else looked for when it takes too long.
+fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainPlan) {
     let since = plan.nodes.last().map_or(scene.now, |n| n.last_progress);
     let deadline = since + signed(scene.settings.progress_deadline);
-    if scene.now < deadline {
-        plan.wake(deadline);
-        return;
-    }
-    let message = format!(
-        "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
-        node.name,
-        scene.workload.namespace()
-    );
+    let waits_for = scene
+        .workload
+        .ordered_ready()
+        .then(|| node::sick_lower(scene, ordinal))
+        .flatten();
+    let message = match waits_for {
+        Some(lower) => format!(
+            "the count is lowered, but the StatefulSet is OrderedReady and {lower} is not Ready, so the provider pod of \
+             {} is not taken away; repair {lower}",
+            node.name
+        ),
+        None if scene.now < deadline => return plan.wake(deadline),
+        None => format!(
+            "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
+            node.name,
+            scene.workload.namespace()
+        ),
+    };
     plan.block(scene.blocker(
         BlockerReason::StatefulSetStuck,
         scene.workload.name().to_owned(),
@@ -161,7 +171,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         ));
     }
     if provider.is_some() {
-        stuck(scene, node, plan);
+        stuck(scene, ordinal, node, plan);
     }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;

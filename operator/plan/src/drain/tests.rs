@@ -506,6 +506,32 @@ fn a_node_is_deleted_only_after_its_provider_and_when_the_audit_is_noted() {
 }
 
 #[test]
+fn a_provider_that_a_sick_lower_one_keeps_is_told_at_once_and_names_it() {
+    let stuck = |policy: &str, ready: bool| {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        with_node(&mut seen, 2, |n| n.unschedulable = true);
+        seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
+        report(&mut seen, DrainPhase::Emptying, Some("x"));
+        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        raw["spec"]["podManagementPolicy"] = json!(policy);
+        seen.workload = Some(Arc::new(crate::observed::Workload::new(raw)));
+        Arc::make_mut(seen.provider_pods.get_mut(&0).unwrap()).ready = ready;
+        let plan = plan_at(&seen, 2, now());
+        assert!(plan.steps.is_empty() && plan.reads.is_empty());
+        plan.findings.into_iter().find_map(|f| match f {
+            Finding::Blocker(b) => Some((b.reason, b.message.contains("virtual-node-eci-0 is not Ready"))),
+            _ => None,
+        })
+    };
+    assert_eq!(
+        stuck("OrderedReady", false),
+        Some((BlockerReason::StatefulSetStuck, true))
+    );
+    assert_eq!(stuck("OrderedReady", true), None);
+    assert_eq!(stuck("Parallel", false), None);
+}
+
+#[test]
 fn a_pod_on_an_ordinal_that_never_was_is_reported_and_nothing_else() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
     bind(&mut seen, 99, vec![pod("stray")]);
