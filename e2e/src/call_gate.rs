@@ -94,6 +94,7 @@ pub struct CallGate {
 struct Passage {
     client: Client,
     traps: Arc<Mutex<Vec<Trap>>>,
+    user_agent: String,
 }
 
 impl CallGate {
@@ -106,12 +107,13 @@ impl CallGate {
         let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
         config.default_retry = false;
         let traps = Arc::new(Mutex::new(Vec::new()));
+        let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
         let passage = Passage {
             client: Client::try_from(config)?,
             traps: Arc::clone(&traps),
+            user_agent: user_agent(address),
         };
-        let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let router = Router::new().fallback(pass).with_state(passage);
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -123,6 +125,13 @@ impl CallGate {
             traps,
             server,
         })
+    }
+
+    /// The user agent under which calls go on from here, by which the audit log tells them from those of an operator that
+    /// goes another way.
+    #[must_use]
+    pub fn user_agent(&self) -> String {
+        user_agent(self.address)
     }
 
     /// Writes a kubeconfig that leads through the gate.
@@ -163,6 +172,10 @@ impl Drop for CallGate {
     }
 }
 
+fn user_agent(address: SocketAddr) -> String {
+    format!("call-gate/{}", address.port())
+}
+
 fn lock(traps: &Mutex<Vec<Trap>>) -> std::sync::MutexGuard<'_, Vec<Trap>> {
     traps.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -193,10 +206,11 @@ async fn forward(passage: &Passage, request: Request) -> Result<Response> {
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let mut onward = axum::http::Request::builder().method(parts.method).uri(target);
     for (name, value) in &parts.headers {
-        if !hop_by_hop(name) {
+        if !not_passed_on(name) {
             onward = onward.header(name, value);
         }
     }
+    let onward = onward.header(header::USER_AGENT, &passage.user_agent);
     let onward = onward.body(kube::client::Body::from(bytes.to_vec()))?;
     match trap {
         None => answer(passage, onward).await,
@@ -237,9 +251,11 @@ fn broken() -> Response {
     Response::new(Body::from_stream(failure))
 }
 
-fn hop_by_hop(name: &HeaderName) -> bool {
+/// About one hop only, or what the gate says for itself.
+fn not_passed_on(name: &HeaderName) -> bool {
     *name == header::HOST
         || *name == header::CONNECTION
         || *name == header::CONTENT_LENGTH
         || *name == header::AUTHORIZATION
+        || *name == header::USER_AGENT
 }

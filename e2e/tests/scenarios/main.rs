@@ -10,6 +10,7 @@ mod delete;
 mod drain;
 mod faults;
 mod fixture;
+mod paused_leader;
 mod pool;
 mod quiet;
 mod roll;
