@@ -165,6 +165,8 @@ impl Bench {
             provider_uid: "p".into(),
             pods: vec![pod],
             terminating: 0,
+            overdue: 0,
+            departed: 0,
             limits: DrainLimits {
                 per_second: Some(20.0),
                 burst: 100,

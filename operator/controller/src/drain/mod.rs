@@ -53,7 +53,7 @@ struct Shared {
     wake: Wake,
     clock: Clock,
     throttle: Mutex<Throttle>,
-    /// An answer came: a place, a budget or the brake may be free for another node.
+    /// An answer came or an order was replaced: a place, a budget or the brake may be free for another node.
     freed: Notify,
 }
 
@@ -100,9 +100,10 @@ impl DrainTasks {
     pub fn update(&self, pool_uid: &str, orders: Vec<DrainOrder>) {
         let wanted: HashSet<String> = orders.iter().map(|o| o.node.clone()).collect();
         let mut nodes = self.lock();
-        self.withdraw(&mut nodes, |key| {
+        let gone = self.withdraw(&mut nodes, |key| {
             key.pool_uid == pool_uid && !wanted.contains(&key.node)
         });
+        let mut changed = !gone.is_empty();
         for order in orders {
             let key = NodeKey {
                 pool_uid: pool_uid.to_owned(),
@@ -115,6 +116,7 @@ impl DrainTasks {
                 continue;
             }
             refusals::keep_offered(&self.shared.memories, pool_uid, &order);
+            changed = true;
             // Held until the task has the order: the throttle forgets pods that only the one before offers.
             let mut throttle = self.shared.throttle();
             throttle.begin(pool_uid, &order, self.shared.clock.steady());
@@ -131,6 +133,10 @@ impl DrainTasks {
                     nodes.insert(key, NodeTask { orders: sender, task });
                 }
             }
+        }
+        if changed {
+            // What one node gave up in the pool's window another one may have.
+            self.shared.freed.notify_waiters();
         }
     }
 

@@ -98,6 +98,8 @@ fn order(node: i32, pods: std::ops::Range<usize>, budgets: &[&str]) -> DrainOrde
             })
             .collect(),
         terminating: 0,
+        overdue: 0,
+        departed: 0,
         limits: DrainLimits {
             per_second: Some(20.0),
             burst: 1,
@@ -238,6 +240,81 @@ async fn other_pools_keep_their_orders() {
     tasks.update("b", vec![]);
     sleep(Duration::from_secs(1)).await;
     assert!(!bench.calls.all().is_empty());
+}
+
+fn asked_for(calls: &Calls, pods: std::ops::Range<usize>) -> usize {
+    let uris: HashSet<String> = pods
+        .map(|n| format!("/api/v1/namespaces/shop/pods/web-{n}/eviction?"))
+        .collect();
+    calls.all().iter().filter(|c| uris.contains(&c.uri)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_share_the_operators_cap_whatever_their_size() {
+    let mut bench = bench(|_| accepted());
+    bench.tasks = DrainTasks::new(
+        bench.tasks.shared.client.clone(),
+        bench.claim.clone(),
+        bench.metrics.clone(),
+        20,
+        Arc::clone(&bench.memories),
+        Clock::of_host(),
+        Arc::new(|_| {}),
+    );
+    let unlimited = |mut order: DrainOrder| {
+        order.limits.per_second = None;
+        order
+    };
+    // The first pool has begun, and drains two nodes.
+    let two = vec![
+        unlimited(order(2, 0..2000, &[])),
+        unlimited(order(1, 2000..4000, &[])),
+    ];
+    bench.tasks.update("a", two);
+    sleep(Duration::from_secs(5)).await;
+    bench
+        .tasks
+        .update("b", vec![unlimited(order(0, 5000..5500, &[]))]);
+    let before = asked_for(&bench.calls, 0..4000);
+    sleep(Duration::from_secs(20)).await;
+    let first = asked_for(&bench.calls, 0..4000) - before;
+    let second = asked_for(&bench.calls, 5000..5500);
+    assert!(
+        (180..=220).contains(&first) && (180..=220).contains(&second),
+        "20/s for both, not {first} and {second} in 20 s"
+    );
+    let nodes = (
+        asked_for(&bench.calls, 0..2000),
+        asked_for(&bench.calls, 2000..4000),
+    );
+    assert!(
+        nodes.0.abs_diff(nodes.1) <= 30,
+        "two nodes of one pool: {nodes:?}"
+    );
+    assert!(bench.calls.all().len() <= 20 + 25 * 20 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_the_window_that_one_node_gives_up_is_used_by_another() {
+    let bench = bench(|_| accepted());
+    let windowed = |mut order: DrainOrder, terminating| {
+        order.limits.max_terminating = 10;
+        order.terminating = terminating;
+        order
+    };
+    let waits = windowed(order(1, 100..200, &[]), 0);
+    bench
+        .tasks
+        .update(POOL, vec![windowed(order(2, 0..0, &[]), 10), waits.clone()]);
+    sleep(Duration::from_secs(3)).await;
+    assert!(bench.calls.all().is_empty());
+    let limited_by = bench.memories.snapshot(POOL)[&1].limited_by;
+    assert_eq!(limited_by, Some(LimitedBy::TerminatingWindow));
+    bench
+        .tasks
+        .update(POOL, vec![windowed(order(2, 0..0, &[]), 4), waits]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.calls.all().len(), 6);
 }
 
 #[tokio::test(start_paused = true)]

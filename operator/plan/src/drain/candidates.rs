@@ -35,9 +35,11 @@ pub(super) fn order(
     let mut held = Held::default();
     let mut candidates: Vec<(u8, EvictionCandidate)> = Vec::new();
     let mut terminating = 0;
+    let mut overdue = 0;
     for pod in scene.seen.pods_on(ordinal) {
         if let Some(deletion) = pod.deletion {
             terminating += 1;
+            overdue += u32::from(deletion < scene.now);
             stuck(scene.now, pod, deletion, &mut held, plan);
         } else if let Some((reason, object, message)) = refused(scene, pod, memory) {
             held.add(reason, object, message, scene.now);
@@ -108,6 +110,8 @@ pub(super) fn order(
         ordinal,
         pods,
         terminating,
+        overdue,
+        departed: memory.map_or(0, |m| m.departures.count),
         limits: limits(scene),
         budgets,
     });

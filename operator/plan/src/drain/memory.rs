@@ -88,6 +88,8 @@ pub struct Departures {
     /// Deletions waiting beyond what the bucket covers; negative while tokens are left.
     debt: f64,
     as_of: Timestamp,
+    /// Pods that disappeared from this node.
+    pub count: u64,
     /// When a pod disappeared last, and how many heartbeats had been seen by then.
     pub last: Option<(Timestamp, u64)>,
 }
@@ -100,6 +102,7 @@ impl Default for Departures {
         Self {
             debt: -DELETE_BURST,
             as_of: Timestamp::UNIX_EPOCH,
+            count: 0,
             last: None,
         }
     }
@@ -111,6 +114,7 @@ impl Departures {
         Self {
             debt: f64::from(pods) - DELETE_BURST,
             as_of: now,
+            count: 0,
             last: None,
         }
     }
@@ -123,6 +127,7 @@ impl Departures {
     /// Notes that `pods` disappeared from this node.
     pub fn record(&mut self, pods: u32, beats: u64, per_second: f64, now: Timestamp) {
         self.queue(pods, per_second, now);
+        self.count = self.count.saturating_add(u64::from(pods));
         self.last = Some((now, beats));
     }
 

@@ -18,6 +18,10 @@ pub struct DrainOrder {
     pub pods: Vec<EvictionCandidate>,
     /// Pods of this node that are being deleted already.
     pub terminating: u32,
+    /// Those of them whose deletionTimestamp is over.
+    pub overdue: u32,
+    /// Pods that disappeared from this node since this process began to count.
+    pub departed: u64,
     /// Limits of the pool.
     pub limits: DrainLimits,
     /// The budgets that cover candidates, as last seen.

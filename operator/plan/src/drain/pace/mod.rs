@@ -7,7 +7,10 @@ mod flow;
 mod gate;
 mod hold;
 mod jitter;
+mod next;
+mod outflow;
 mod pick;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -21,17 +24,15 @@ use self::bucket::{Bucket, Rate};
 use self::flow::Flow;
 use self::gate::{Gate, Verdict};
 use self::hold::{held_until, namespace_hold};
+use self::outflow::Outflow;
+use self::turn::Turns;
 use super::answer::Answer;
-use super::order::{DrainLimits, DrainOrder, EvictionCandidate};
+use super::order::{DrainOrder, EvictionCandidate};
 use crate::observed::ObjectKey;
 
 /// Evictions in flight in all. One takes about 100 ms on a real server whatever it does, and thousands at a time make
 /// it answer 429 to everybody (both measured).
 pub const MAX_IN_FLIGHT: u32 = 40;
-/// Fewest in flight that a rate is given.
-const FEW: f64 = 4.0;
-/// Seconds that one eviction may take before the rate is no longer reached.
-const EVICTION_SECONDS: f64 = 0.5;
 /// An accepted pod that is still offered after this long is asked for again: the watch may be slow, not that slow.
 const SETTLED_FOR: SignedDuration = SignedDuration::from_secs(30);
 /// State of nodes and budgets that nothing needs any more is kept for so long, so that an order that comes back soon
@@ -66,6 +67,8 @@ pub struct Throttle {
     flow: Flow,
     in_flight: u32,
     pools: HashMap<String, Pool>,
+    /// Of the pools at what they share.
+    turns: Turns,
     pods: HashMap<String, Asked>,
     gates: HashMap<Vec<ObjectKey>, Gate>,
     /// In flight under each budget, pods of several budgets included.
@@ -78,6 +81,9 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Pool {
     bucket: Bucket,
+    outflow: Outflow,
+    /// Of its nodes.
+    turns: Turns,
     /// Pods being deleted already, by node under order.
     nodes: HashMap<String, u32>,
     in_flight: u32,
@@ -124,6 +130,7 @@ impl Throttle {
             flow: Flow::default(),
             in_flight: 0,
             pools: HashMap::new(),
+            turns: Turns::default(),
             pods: HashMap::new(),
             gates: HashMap::new(),
             under: HashMap::new(),
@@ -139,6 +146,8 @@ impl Throttle {
         let burst = f64::from(order.limits.burst.saturating_sub(order.terminating).max(1));
         let state = self.pools.entry(pool.to_owned()).or_insert_with(|| Pool {
             bucket: Bucket::new(burst, now),
+            outflow: Outflow::default(),
+            turns: Turns::default(),
             nodes: HashMap::new(),
             in_flight: 0,
             leaving: 0,
@@ -146,6 +155,9 @@ impl Throttle {
         });
         state.used_at = now;
         state.nodes.insert(order.node.clone(), order.terminating);
+        if state.outflow.see(order, order.limits.per_second, now) {
+            state.bucket.forgo_burst(now);
+        }
         for budget in &order.budgets {
             let gate = self.gates.entry(vec![budget.key.clone()]);
             gate.or_insert_with(|| Gate::new(budget.key.to_string(), false, now))
@@ -159,8 +171,11 @@ impl Throttle {
 
     /// The node has no order any more: nothing is sent for it from now on, and what left it fills no window.
     pub fn withdraw(&mut self, pool: &str, node: &str) {
+        self.turns.done(pool, node);
         if let Some(state) = self.pools.get_mut(pool) {
             state.nodes.remove(node);
+            state.outflow.leave(node);
+            state.turns.keep(|other| other != node);
         }
         self.forget_pods(|_, asked| asked.pool == pool && asked.node == node);
     }
@@ -186,58 +201,7 @@ impl Throttle {
         self.pools.retain(|_, pool| {
             pool.used_at >= then || !pool.nodes.is_empty() || pool.leaving + pool.in_flight > 0
         });
-    }
-
-    /// What may be sent now of an order that [`Throttle::begin`] was told of.
-    pub fn next(&self, pool: &str, order: &DrainOrder, now: Timestamp) -> Next {
-        let Some(state) = self.pools.get(pool).filter(|p| p.nodes.contains_key(&order.node)) else {
-            return Next::Idle;
-        };
-        let limits = &order.limits;
-        let terminating = state
-            .nodes
-            .values()
-            .fold(state.leaving, |sum, n| sum.saturating_add(*n));
-        let picked = self.pick(order, terminating >= limits.max_terminating, now);
-        let Some(index) = picked.index else {
-            return match picked.held {
-                Some(limited_by) => Next::Wait {
-                    until: picked.until,
-                    limited_by,
-                },
-                None => Next::Idle,
-            };
-        };
-        let by_rate = if limits.per_second.is_some() {
-            LimitedBy::Rate
-        } else {
-            LimitedBy::Nothing
-        };
-        if let Some(until) = self.flow.paused_until(now) {
-            return Next::Wait {
-                until: Some(until),
-                limited_by: LimitedBy::Rate,
-            };
-        }
-        let share = self.flow.share(now);
-        if f64::from(self.in_flight) >= (f64::from(MAX_IN_FLIGHT) * share).max(1.0)
-            || f64::from(state.in_flight) >= side_by_side(limits)
-        {
-            return Next::Wait {
-                until: None,
-                limited_by: by_rate,
-            };
-        }
-        let empty = rate(limits, share)
-            .and_then(|rate| state.bucket.empty_until(rate, now))
-            .max(self.cap.and_then(|cap| self.cap_bucket.empty_until(cap, now)));
-        match empty {
-            Some(until) => Next::Wait {
-                until: Some(until),
-                limited_by: LimitedBy::Rate,
-            },
-            None => Next::Evict(index),
-        }
+        self.turns.keep(|pool| self.pools.contains_key(pool));
     }
 
     /// The eviction that [`Throttle::next`] named is on its way.
@@ -245,9 +209,11 @@ impl Throttle {
         let (Some(pod), Some(state)) = (order.pods.get(index), self.pools.get_mut(pool)) else {
             return;
         };
-        if let Some(rate) = rate(&order.limits, self.flow.share(now)) {
+        if let Some(rate) = state.rate(&order.limits, self.flow.share(now)) {
             state.bucket.take(rate, now);
         }
+        state.turns.took(&order.node);
+        self.turns.took(pool);
         if let Some(cap) = self.cap {
             self.cap_bucket.take(cap, now);
         }
@@ -352,20 +318,4 @@ impl Throttle {
 fn gate_of(pod: &EvictionCandidate, now: Timestamp) -> Gate {
     let names: Vec<String> = pod.budgets.iter().map(ToString::to_string).collect();
     Gate::new(names.join(","), pod.budgets.len() > 1, now)
-}
-
-fn rate(limits: &DrainLimits, share: f64) -> Option<Rate> {
-    let burst = f64::from(limits.burst.max(1));
-    limits.per_second.map(|per_second| Rate {
-        per_second: per_second * share,
-        burst,
-    })
-}
-
-/// How many may be in flight for one pool, so that its rate is reached and not more.
-fn side_by_side(limits: &DrainLimits) -> f64 {
-    let all = f64::from(MAX_IN_FLIGHT);
-    limits.per_second.map_or(all, |per_second| {
-        (per_second * EVICTION_SECONDS).ceil().clamp(FEW, all)
-    })
 }

@@ -1,10 +1,14 @@
 //! The throttle against a simulated API server: budgets that refill, watches that lag, answers that get lost.
 
+mod shares;
+mod slow;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::drain::order::DrainLimits;
 use crate::observed::Budget;
 
 const POOL: &str = "pool";
@@ -55,6 +59,8 @@ fn order(pods: Vec<EvictionCandidate>, budgets: Vec<Budget>) -> DrainOrder {
         provider_uid: "provider-uid".into(),
         pods,
         terminating: 0,
+        overdue: 0,
+        departed: 0,
         limits: limits(),
         budgets,
     }
@@ -76,7 +82,11 @@ fn send(throttle: &mut Throttle, order: &DrainOrder, now: Timestamp) -> Vec<Stri
     sent
 }
 
-fn waits_until(throttle: &Throttle, order: &DrainOrder, now: Timestamp) -> Option<(Timestamp, LimitedBy)> {
+fn waits_until(
+    throttle: &mut Throttle,
+    order: &DrainOrder,
+    now: Timestamp,
+) -> Option<(Timestamp, LimitedBy)> {
     match throttle.next(POOL, order, now) {
         Next::Wait { until, limited_by } => until.map(|until| (until, limited_by)),
         _ => None,
@@ -193,7 +203,7 @@ fn a_blocked_budget_is_probed_with_one_pod_after_15_s_and_then_every_30_s() {
         assert_eq!(sent.len(), 1, "one probe for the budget, not one for each pod");
         probed.insert(sent[0].clone());
         throttle.answered(&sent[0], &Answer::Budget, now);
-        let (until, by) = waits_until(&throttle, &order, now).unwrap();
+        let (until, by) = waits_until(&mut throttle, &order, now).unwrap();
         assert_eq!(by, LimitedBy::Budget);
         waits.push(until.duration_since(now).as_secs_f64());
         now = until;
@@ -241,7 +251,7 @@ fn a_count_that_no_watch_confirms_is_given_up_after_2_s() {
     throttle.begin(POOL, &order, at(0));
     let sent = send(&mut throttle, &order, at(0));
     throttle.answered(&sent[0], &Answer::Accepted, at(100));
-    let (until, _) = waits_until(&throttle, &order, at(100)).unwrap();
+    let (until, _) = waits_until(&mut throttle, &order, at(100)).unwrap();
     assert_eq!(until, at(2100));
     assert_eq!(send(&mut throttle, &order, until).len(), 1);
 }
@@ -272,7 +282,7 @@ fn several_budgets_are_probed_as_one() {
     let sent = send(&mut throttle, &order, at(0));
     assert_eq!(sent.len(), 1);
     throttle.answered(&sent[0], &Answer::SeveralBudgets, at(100));
-    let (until, _) = waits_until(&throttle, &order, at(100)).unwrap();
+    let (until, _) = waits_until(&mut throttle, &order, at(100)).unwrap();
     let wait = until.duration_since(at(100)).as_secs_f64();
     assert!((30.0..=60.0).contains(&wait), "{wait}");
 }
@@ -309,7 +319,7 @@ fn flow_control_stops_everything_for_as_long_as_asked() {
         throttle.answered(uid, &Answer::FlowControl { retry_after }, at(50));
     }
     assert_eq!(
-        waits_until(&throttle, &order, at(51)),
+        waits_until(&mut throttle, &order, at(51)),
         Some((at(4050), LimitedBy::Rate))
     );
     let after = send(&mut throttle, &order, at(4050));
@@ -345,7 +355,7 @@ fn a_namespace_without_permission_is_not_asked_pod_by_pod() {
         },
         at(10),
     );
-    let (until, _) = waits_until(&throttle, &order, at(10)).unwrap();
+    let (until, _) = waits_until(&mut throttle, &order, at(10)).unwrap();
     assert!(until >= at(30_000), "{until}");
 }
 
