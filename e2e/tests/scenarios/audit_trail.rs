@@ -12,7 +12,7 @@ use crate::fixture::{catch_up, fill, get, in_phase, misbehave, quick_lease, resi
 const SOON: Duration = Duration::from_secs(30);
 
 /// The record of the n-th node.
-async fn record(s: &Scenario<'_>, ordinal: usize) -> Result<Value> {
+pub(crate) async fn record(s: &Scenario<'_>, ordinal: usize) -> Result<Value> {
     let map = get(
         s,
         &format!(

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use vnp_e2e::audit::OPERATOR;
 use vnp_e2e::cloud::Heartbeat;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
+use crate::audit_trail::record;
 use crate::fixture::{
     catch_up, counts, emptied_before_shrink, evictions, evictions_are_precise, fill, get_pool, get_workload,
     in_phase, misbehave, pool, resize, shrunk, start_pool,
@@ -298,6 +299,10 @@ async fn a_node_that_can_not_be_emptied_goes_when_a_person_gives_it_up() -> Resu
             .kubectl("get events.events.k8s.io --namespace default --field-selector reason=NodeAbandoned --output json")
             .await?;
         ensure!(events.contains(&s.node(1)) && events.contains("give-up/web-"), "{events}");
+        let record = record(s, 1).await?;
+        let pods = record["pods"].as_array().cloned().unwrap_or_default();
+        let left = |p: &Value| p["ended"] == "Abandoned" && p["instance"].is_string();
+        ensure!(!pods.is_empty() && pods.iter().all(left), "{record}");
         Ok(())
     })
     .await

@@ -69,17 +69,28 @@ fn record(scene: &Scene<'_>, trail: &Trail, plan: &mut DrainPlan) -> Vec<String>
     let nothing = Witness::default();
     let mut over = Vec::new();
     let mut records = Vec::new();
-    for entry in &plan.nodes {
-        let Some(look) = look(scene, plan, entry, &nothing) else {
-            continue;
-        };
-        let before = trail.of(look.node, look.uid, look.started_at);
+    let looks: Vec<_> = plan
+        .nodes
+        .iter()
+        .filter_map(|entry| look(scene, plan, entry, &nothing).map(|look| (entry, look)))
+        .map(|(entry, look)| (entry, trail.of(look.node, look.uid, look.started_at), look))
+        .collect();
+    if looks
+        .iter()
+        .all(|(_, before, look)| before.is_some_and(|b| look.adds_nothing(b)))
+    {
+        return Vec::new();
+    }
+    for (entry, before, look) in looks {
         let due = before.is_some()
             || entry.phase == DrainPhase::Evicting
             || look.abandoned
             || look.emptied_at.is_some();
+        if !due {
+            continue;
+        }
         let record = look.over(before);
-        if !due || record.pods_total == 0 {
+        if record.pods_total == 0 {
             continue;
         }
         over.extend(before.map(NodeRecord::key).filter(|key| *key != record.key()));
