@@ -15,6 +15,7 @@ use serde_json::json;
 use vnp_e2e::control_plane::{ControlPlane, ControlPlaneOptions, Identity};
 use vnp_operator::apply::{Applier, PoolRef, Retry};
 use vnp_operator::runtime::clients::Clients;
+use vnp_operator::runtime::clock::Clock;
 use vnp_operator::runtime::lease::{Elector, Timing};
 use vnp_operator::runtime::metrics::Metrics;
 use vnp_plan::drain::audit::Trail;
@@ -60,7 +61,7 @@ async fn a_record_changes_its_own_keys_of_the_object_it_was_planned_for() -> Res
 
     let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig_as(&Identity::admin())?)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let fast = Clients::new(config, Timing::default())?.fast;
+    let fast = Clients::new(config, Timing::default(), &Clock::of_host())?.fast;
     // Long enough to never be renewed here.
     let hour = Duration::from_secs(3600);
     let timing = Timing {
@@ -68,7 +69,7 @@ async fn a_record_changes_its_own_keys_of_the_object_it_was_planned_for() -> Res
         renew_deadline: hour,
         retry_period: Duration::from_secs(1),
     };
-    let mut elector = Elector::new(fast.clone(), NAMESPACE, timing);
+    let mut elector = Elector::new(fast.clone(), NAMESPACE, timing, Clock::of_host());
     elector.acquire().await;
     let applier = Applier::new(fast, elector.claim(), Metrics::default(), NAMESPACE.to_owned());
     let pool = PoolRef {
