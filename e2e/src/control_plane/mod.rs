@@ -40,6 +40,8 @@ pub struct ControlPlaneOptions {
     pub node_monitor_grace_period: Option<Duration>,
     /// Further arguments of the kube-apiserver.
     pub apiserver_args: Vec<String>,
+    /// Neither kube-controller-manager nor kube-scheduler: nothing changes unless the test changes it.
+    pub apiserver_only: bool,
 }
 
 /// A running control plane. Dropping it ends its processes and keeps its logs.
@@ -105,6 +107,9 @@ impl ControlPlane {
         let apiserver = control_plane.apiserver(etcd_client, apiserver_port, options)?;
         control_plane.spawn("kube-apiserver", apiserver)?;
         control_plane.wait_for_apiserver().await?;
+        if options.apiserver_only {
+            return Ok(control_plane);
+        }
 
         let controller_manager = control_plane.controller_manager(options)?;
         control_plane.spawn("kube-controller-manager", controller_manager)?;

@@ -121,8 +121,8 @@ fn carry_out(inner: &Arc<Inner>, call: &Call) -> Response<Body> {
     let result = {
         let mut state = inner.lock();
         let visible = state.visible(&call.client);
-        let behind = visible < state.store.version();
-        let seen = behind.then(|| (visible, state.store.snapshot(visible)));
+        let cached = call.param("resourceVersion") == Some("0") && visible < state.store.version();
+        let seen = cached.then(|| (visible, state.store.snapshot(visible)));
         let state = &mut *state;
         serve(&mut state.store, &mut state.journal, call, seen)
     };

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kinds::Kind;
 use crate::refusal::Refusal;
 use crate::shape;
-use crate::write::remove;
+use crate::tidy::remove;
 
 /// At creation only.
 pub(crate) fn created(kind: &Kind, object: &mut Value) {
@@ -17,8 +17,25 @@ pub(crate) fn created(kind: &Kind, object: &mut Value) {
                 "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
             });
         }
+        "nodes" => {
+            let names = [
+                "machineID",
+                "systemUUID",
+                "bootID",
+                "kernelVersion",
+                "osImage",
+                "containerRuntimeVersion",
+                "kubeletVersion",
+                "kubeProxyVersion",
+                "operatingSystem",
+                "architecture",
+            ];
+            object["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 0}});
+            for name in names {
+                object["status"]["nodeInfo"][name] = json!("");
+            }
+        }
         "namespaces" => {
-            absent(object, "spec", json!({"finalizers": ["kubernetes"]}));
             object["status"] = json!({"phase": "Active"});
             let name = object["metadata"]["name"].clone();
             absent(&mut object["metadata"], "labels", json!({}));
@@ -28,6 +45,45 @@ pub(crate) fn created(kind: &Kind, object: &mut Value) {
     }
 }
 
+/// At creation, by admission.
+pub(crate) fn admitted(kind: &Kind, object: &mut Value) {
+    if kind.resource == "namespaces" {
+        absent(object, "spec", json!({"finalizers": ["kubernetes"]}));
+    }
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    match kind.resource {
+        "pods" => {
+            absent(spec, "priority", json!(0));
+            absent(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
+            for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+                tolerate(spec, key);
+            }
+        }
+        "nodes" => {
+            let mut taints = spec["taints"].as_array().cloned().unwrap_or_default();
+            if !taints.iter().any(|t| t["key"] == "node.kubernetes.io/not-ready") {
+                taints.push(json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}));
+            }
+            spec["taints"] = taints.into();
+        }
+        _ => {}
+    }
+}
+
+fn tolerate(spec: &mut Value, key: &str) {
+    let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
+    let tolerated = tolerations.iter().any(|t| {
+        (t["key"] == key || t["key"].is_null()) && (t["effect"] == "NoExecute" || t["effect"].is_null())
+    });
+    if !tolerated {
+        tolerations
+            .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+    }
+    spec["tolerations"] = tolerations.into();
+}
+
 /// At every write.
 pub(crate) fn fill(kind: &Kind, object: &mut Value) {
     match kind.resource {
@@ -35,13 +91,26 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             let spec = &mut object["spec"];
             absent(spec, "enableServiceLinks", json!(true));
             pod_spec(spec);
+            for container in spec
+                .get_mut("containers")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                requests(container);
+            }
+            stamped(object, ["lastProbeTime", "lastTransitionTime"]);
         }
         "statefulsets.apps" => stateful_set(&mut object["spec"]),
         "secrets" => {
             absent(object, "type", json!("Opaque"));
             string_data(object);
         }
-        "nodes" => absent(object, "spec", json!({})),
+        "events" => absent(object, "source", json!({})),
+        "nodes" => {
+            absent(object, "spec", json!({}));
+            stamped(object, ["lastHeartbeatTime", "lastTransitionTime"]);
+        }
         _ if kind.custom() => shape::fill_defaults(shape::of(kind), object),
         _ => {}
     }
@@ -69,11 +138,9 @@ fn stateful_set(spec: &mut Value) {
     absent(spec, "updateStrategy", json!({"type": "RollingUpdate"}));
     if spec["updateStrategy"]["type"] == "RollingUpdate" {
         absent(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
-        absent(
-            &mut spec["updateStrategy"]["rollingUpdate"],
-            "partition",
-            json!(0),
-        );
+        let rolling = &mut spec["updateStrategy"]["rollingUpdate"];
+        absent(rolling, "partition", json!(0));
+        absent(rolling, "maxUnavailable", json!(1));
     }
     absent(spec, "revisionHistoryLimit", json!(10));
     absent(
@@ -95,25 +162,52 @@ fn pod_spec(spec: &mut Value) {
         spec["serviceAccount"] = json!(account);
     }
     for list in ["containers", "initContainers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             fill_container(container);
         }
     }
-    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+    for volume in spec
+        .get_mut("volumes")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         fill_volume(volume);
+    }
+}
+
+/// Requests follow limits, in pods but not in templates.
+fn requests(container: &mut Value) {
+    let resources = &mut container["resources"];
+    if let Some(limits) = resources["limits"].as_object().cloned() {
+        let mut requests = resources["requests"].as_object().cloned().unwrap_or_default();
+        for (name, limit) in limits {
+            requests.entry(name).or_insert(limit);
+        }
+        resources["requests"] = requests.into();
+    }
+    drop_null(container);
+}
+
+/// Times that Go writes as null when nobody set them.
+fn stamped(object: &mut Value, times: [&str; 2]) {
+    let conditions = object
+        .pointer_mut("/status/conditions")
+        .and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        for time in times {
+            absent(condition, time, Value::Null);
+        }
     }
 }
 
 fn fill_container(container: &mut Value) {
     absent(container, "resources", json!({}));
-    let requests = container["resources"]["requests"].clone();
-    if let (Some(limits), requests) = (container["resources"]["limits"].as_object().cloned(), requests) {
-        let mut requests = requests.as_object().cloned().unwrap_or_default();
-        for (name, limit) in limits {
-            requests.entry(name).or_insert(limit);
-        }
-        container["resources"]["requests"] = requests.into();
-    }
     absent(container, "terminationMessagePath", json!("/dev/termination-log"));
     absent(container, "terminationMessagePolicy", json!("File"));
     let image = container["image"].as_str().unwrap_or_default();
@@ -189,7 +283,7 @@ const MUTABLE: [&str; 7] = [
     "minReadySeconds",
 ];
 
-/// Refuses changes of what can't change.
+/// Refuses changes of what can't change, and the values that the operator's world could get wrong.
 pub(crate) fn immutable(kind: &Kind, old: &Value, new: &Value) -> Result<(), Refusal> {
     let name = old["metadata"]["name"].as_str().unwrap_or_default();
     let refuse = |field: &str, message: &str| {
@@ -199,8 +293,40 @@ pub(crate) fn immutable(kind: &Kind, old: &Value, new: &Value) -> Result<(), Ref
             &[("FieldValueForbidden", field, format!("Forbidden: {message}"))],
         ))
     };
+    let finalizers = |v: &Value| {
+        v["metadata"]["finalizers"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    if !old["metadata"]["deletionTimestamp"].is_null() {
+        let before = finalizers(old);
+        let added: Vec<String> = finalizers(new)
+            .iter()
+            .filter(|f| !before.contains(f))
+            .map(Value::to_string)
+            .collect();
+        if !added.is_empty() {
+            let message = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                added.join(", ")
+            );
+            return refuse("metadata.finalizers", &message);
+        }
+    }
     match kind.resource {
         "statefulsets.apps" => {
+            if old["spec"]["serviceName"] != new["spec"]["serviceName"] {
+                let message = format!(
+                    "Invalid value: {}: field is immutable",
+                    new["spec"]["serviceName"]
+                );
+                return Err(Refusal::invalid(
+                    kind,
+                    name,
+                    &[("FieldValueInvalid", "spec.serviceName", message)],
+                ));
+            }
             let fixed = |v: &Value| {
                 let mut spec = v["spec"].clone();
                 MUTABLE.iter().for_each(|field| remove(&mut spec, field));
@@ -211,6 +337,24 @@ pub(crate) fn immutable(kind: &Kind, old: &Value, new: &Value) -> Result<(), Ref
                              'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
                              'minReadySeconds' are forbidden";
                 return refuse("spec", words);
+            }
+        }
+        "poddisruptionbudgets.policy" => {
+            for count in [
+                "disruptionsAllowed",
+                "currentHealthy",
+                "desiredHealthy",
+                "expectedPods",
+            ] {
+                if let Some(negative) = new["status"][count].as_i64().filter(|n| *n < 0) {
+                    let message = format!("Invalid value: {negative}: must be greater than or equal to 0");
+                    let field = format!("status.{count}");
+                    return Err(Refusal::invalid(
+                        kind,
+                        name,
+                        &[("FieldValueInvalid", &field, message)],
+                    ));
+                }
             }
         }
         "secrets" | "configmaps" if old["immutable"] == true => {

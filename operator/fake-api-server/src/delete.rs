@@ -43,16 +43,17 @@ pub(crate) fn delete(write: &mut Write<'_>, name: &str, options: &Value) -> Resu
         }
         return Ok((200, object));
     }
+    let current = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    // A pod is marked also when it goes at once.
+    if (grace > 0 || held || kind.pod()) && (!deleting || grace < current) {
+        mark_deleted(&write.store.clock, &mut object, grace);
+    }
+    if object != before {
+        object = put(write, name, object);
+    }
     if grace > 0 || held {
-        let current = object["metadata"]["deletionGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(0);
-        if !deleting || grace < current {
-            mark_deleted(&write.store.clock, &mut object, grace);
-        }
-        if object != before {
-            object = put(write, name, object);
-        }
         return Ok((200, object));
     }
     let gone = if write.dry_run {
@@ -94,13 +95,8 @@ fn preconditions(write: &Write<'_>, name: &str, options: &Value, object: &Value)
         };
         let found = object["metadata"][field].as_str().unwrap_or_default();
         if expected != found {
-            return Err(Refusal::conflict(
-                write.kind,
-                name,
-                format!(
-                    "the {words} in the precondition ({expected}) does not match the {words} in record ({found}). The object \
-                 might have been {what}"
-                ),
+            return Err(Refusal::other_than(
+                write.kind, name, words, expected, found, what,
             ));
         }
     }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::write::{remove, set};
+use crate::refusal::Refusal;
+use crate::tidy::{remove, set};
 
 /// Names in events.k8s.io and in the core group.
 const NAMES: [(&str, &str); 6] = [
@@ -23,6 +24,15 @@ pub(crate) fn incoming(group: &str, mut event: Value) -> Value {
         rename(&mut event, "reportingController", "reportingComponent");
     }
     event
+}
+
+/// A refusal as this group words it.
+pub(crate) fn refused(group: &str, mut refusal: Refusal) -> Refusal {
+    if group == "events.k8s.io" && refusal.reason == "AlreadyExists" {
+        refusal.message = refusal.message.replacen("events", "events.events.k8s.io", 1);
+        refusal.details["group"] = group.into();
+    }
+    refusal
 }
 
 /// As this group shows it.

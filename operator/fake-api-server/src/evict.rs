@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 
 use crate::delete::delete;
 use crate::kinds;
+use crate::managers::{Author, after_update};
 use crate::refusal::Refusal;
 use crate::select::selects;
+use crate::shape;
 use crate::store::Key;
 use crate::write::Write;
 
@@ -32,8 +34,7 @@ pub(crate) fn evict(write: &mut Write<'_>, name: &str, eviction: &Value) -> Resu
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let deleting = !pod["metadata"]["deletionTimestamp"].is_null();
     if deleting || matches!(phase, "Succeeded" | "Failed" | "Pending") {
-        delete(write, name, &options)?;
-        return Ok(accepted());
+        return gone(write, name, pod, &options);
     }
     let budgets: Vec<(Key, Value)> = write
         .store
@@ -58,19 +59,19 @@ pub(crate) fn evict(write: &mut Write<'_>, name: &str, eviction: &Value) -> Resu
             return Err(Refusal::new(500, "", message));
         }
     }
-    matches_uid(&options, &pod, name)?;
+    gone(write, name, pod, &options)
+}
+
+/// Says in the pod why it goes, and deletes it.
+fn gone(write: &mut Write<'_>, name: &str, pod: Value, options: &Value) -> Result<(u16, Value), Refusal> {
+    matches_uid(options, &pod, name)?;
     if !write.dry_run {
         condition(write, name, pod);
     }
-    delete(write, name, &options)?;
-    Ok(accepted())
-}
-
-fn accepted() -> (u16, Value) {
-    (
-        201,
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
-    )
+    delete(write, name, options)?;
+    let accepted =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok((201, accepted))
 }
 
 /// A pod that is not ready is not what the budget protects, if the rest of its pods is healthy.
@@ -131,6 +132,15 @@ fn decrement(write: &mut Write<'_>, pod: &str, key: &Key, mut budget: Value) -> 
     status["disruptedPods"][pod] = json!(stamp);
     if allowed == 1 {
         exhausted(status, &stamp, generation);
+    }
+    let author = Author {
+        manager: "kube-apiserver".to_owned(),
+        operation: "Update",
+        subresource: "status",
+    };
+    if let (Some(kind), Some(old)) = (kinds::named(key.resource), write.store.get(key)) {
+        let managers = after_update(shape::of(kind), old, &budget, &author, &stamp);
+        managers.into_object(&kind.api_version(), &mut budget);
     }
     write.store.put(key.clone(), budget);
     Ok(())

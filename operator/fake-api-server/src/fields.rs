@@ -19,7 +19,7 @@ const BY_VALUE: [&str; 6] = [
     "status",
     "template",
     "updateStrategy",
-    "resources",
+    "containers",
 ];
 
 fn step(path: &[String], step: String) -> Path {
@@ -84,7 +84,7 @@ pub(crate) fn compare(shape: Shape<'_>, old: &Value, new: &Value) -> Difference 
         Some(old),
         Some(new),
         &mut Vec::new(),
-        !shape.declares("data"),
+        shape.builtin(),
         &mut out,
     );
     out
@@ -235,8 +235,72 @@ pub(crate) fn merge(shape: Shape<'_>, live: &Value, config: &Value) -> Value {
     }
 }
 
+/// With every declared field on the way to a member as a member.
+fn ensured(shape: Shape<'_>, fields: &Fields) -> Fields {
+    let mut out = fields.clone();
+    for path in fields {
+        let mut at = Some(shape);
+        for (depth, step) in path.iter().enumerate() {
+            let Some(here) = at else { break };
+            at = match step.strip_prefix("f:") {
+                Some(name) => {
+                    if here.declares(name) {
+                        out.insert(path[..=depth].to_vec());
+                    }
+                    here.field(name)
+                }
+                None => Some(here.item()),
+            };
+        }
+    }
+    out
+}
+
+fn members(shape: Shape<'_>, value: &Value) -> Fields {
+    let mut out = Fields::new();
+    leaves(shape, value, &[], &mut out);
+    ensured(shape, &out)
+}
+
+fn without<'a>(shape: Shape<'_>, value: &Value, gone: impl Iterator<Item = &'a Path>) -> Value {
+    let mut value = value.clone();
+    for path in gone {
+        remove(shape, &mut value, path);
+    }
+    value
+}
+
+/// Removes what an applier named `last` time and now no more, and puts back what somebody `owned` still holds in it.
+/// What nobody holds goes with the struct around it. As `prune` of `merge/update.go` does.
+pub(crate) fn prune(
+    shape: Shape<'_>,
+    merged: &Value,
+    last: &Fields,
+    wanted: &Fields,
+    owned: &Fields,
+) -> Value {
+    let (last, owned) = (ensured(shape, last), ensured(shape, owned));
+    let all = members(shape, merged);
+    let wanted = ensured(shape, wanted);
+    let pruned = without(shape, merged, last.difference(&wanted));
+    let left = members(shape, &pruned);
+    let gone: Fields = all
+        .difference(&left)
+        .filter(|path| !owned.contains(*path))
+        .cloned()
+        .collect();
+    let pruned = without(shape, merged, gone.iter());
+    let left = members(shape, &pruned);
+    let gone: Fields = all
+        .difference(&left)
+        .filter(|path| last.contains(*path))
+        .cloned()
+        .collect();
+    without(shape, merged, gone.iter())
+}
+
 /// Removes one field.
-pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, path: &[String]) {
+fn remove(shape: Shape<'_>, value: &mut Value, path: &[String]) {
     let Some((first, rest)) = path.split_first() else {
         return;
     };
@@ -264,81 +328,4 @@ pub(crate) fn remove(shape: Shape<'_>, value: &mut Value, path: &[String]) {
     } else {
         remove(shape.item(), &mut list[at], rest);
     }
-}
-
-/// As `fieldsV1` has it.
-pub(crate) fn to_v1(fields: &Fields) -> Value {
-    let mut root = Value::Object(Map::new());
-    for path in fields {
-        let mut at = &mut root;
-        for step in path {
-            at = &mut at[step.as_str()];
-            if at.is_null() {
-                *at = Value::Object(Map::new());
-            }
-        }
-        at["."] = Value::Object(Map::new());
-    }
-    lone(&mut root);
-    root
-}
-
-/// A member without inner members is written as `{}` and not as `{".": {}}`.
-fn lone(value: &mut Value) {
-    let Value::Object(map) = value else { return };
-    if map.len() == 1 && map.contains_key(".") {
-        map.clear();
-    }
-    for (name, inner) in map.iter_mut() {
-        if name != "." {
-            lone(inner);
-        }
-    }
-    map.sort_keys();
-}
-
-/// From `fieldsV1`.
-pub(crate) fn from_v1(value: &Value) -> Fields {
-    let mut out = Fields::new();
-    read(value, &mut Vec::new(), &mut out);
-    out
-}
-
-fn read(value: &Value, path: &mut Path, out: &mut Fields) {
-    let Value::Object(map) = value else { return };
-    if map.is_empty() && !path.is_empty() {
-        out.insert(path.clone());
-    }
-    for (step, inner) in map {
-        if step == "." {
-            out.insert(path.clone());
-        } else {
-            path.push(step.clone());
-            read(inner, path, out);
-            path.pop();
-        }
-    }
-}
-
-/// The path as messages have it: `.spec.containers[name="c"].image`.
-pub(crate) fn display(path: &[String]) -> String {
-    let mut text = String::new();
-    for step in path {
-        if let Some(name) = step.strip_prefix("f:") {
-            text.push('.');
-            text.push_str(name);
-        } else if let Some(key) = step.strip_prefix("k:") {
-            let key: Value = serde_json::from_str(key).unwrap_or_default();
-            let words: Vec<String> = key
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect();
-            text.push_str(&format!("[{}]", words.join(",")));
-        } else if let Some(item) = step.strip_prefix("v:") {
-            text.push_str(&format!("[={item}]"));
-        }
-    }
-    text
 }

@@ -38,6 +38,8 @@
 //! # }
 //! ```
 //!
+//! [`conformance::script`] is run against this server and a real one, whose answers must be the same.
+//!
 //! Other disturbances: [`FakeApiServer::cut`], [`lag`](FakeApiServer::lag), [`freeze`](FakeApiServer::freeze),
 //! [`drop_event`](FakeApiServer::drop_event), [`break_watches`](FakeApiServer::break_watches),
 //! [`compact`](FakeApiServer::compact). There are no threads, sockets or random numbers; time is the runtime's, so a test
@@ -50,12 +52,14 @@ mod apply;
 mod call;
 mod client;
 mod clock;
+pub mod conformance;
 mod defaults;
 mod delete;
 mod event;
 mod evict;
 mod faults;
 mod fields;
+mod fields_v1;
 mod journal;
 mod kinds;
 mod list;
@@ -67,6 +71,7 @@ mod serve;
 mod server;
 mod shape;
 mod store;
+mod tidy;
 mod watch;
 mod world;
 mod write;

@@ -17,8 +17,9 @@ pub(crate) fn list(store: &Store, call: &Call, version: u64, objects: &Objects) 
         .filter(|l| *l > 0);
     let about = &call.about;
     let page = call.param("continue").map(Token::parse).transpose()?;
+    let old;
     let (version, objects) = match &page {
-        None => (version, objects.clone()),
+        None => (version, objects),
         Some(token) if token.version < store.compacted() => {
             let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                            new list without the continue parameter, or use the continue token in this response to \
@@ -27,7 +28,10 @@ pub(crate) fn list(store: &Store, call: &Call, version: u64, objects: &Objects) 
                            chunk was returned and now may show up in the list.";
             return Err(Refusal::expired(message));
         }
-        Some(token) => (token.version, store.snapshot(token.version)),
+        Some(token) => {
+            old = store.snapshot(token.version);
+            (token.version, &old)
+        }
     };
     let after = page.map(|token| token.after);
     let mut rest = objects.iter().filter(|(key, object)| {
@@ -52,6 +56,9 @@ pub(crate) fn list(store: &Store, call: &Call, version: u64, objects: &Objects) 
     }
     let remaining = rest.count();
     let mut metadata = json!({"resourceVersion": version.to_string()});
+    if about.kind.custom() {
+        metadata["continue"] = json!("");
+    }
     if remaining > 0 {
         metadata["continue"] = json!(format!("{version}:{last}"));
         if call.param("labelSelector").is_none() && call.param("fieldSelector").is_none() {

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::fields::{self, Difference, Fields, from_v1, to_v1};
+use crate::fields::{self, Difference, Fields};
+use crate::fields_v1::{from_v1, to_v1};
 use crate::shape::Shape;
 
 /// Nobody owns what identifies an object.
@@ -25,6 +26,18 @@ pub(crate) struct Author {
     pub(crate) operation: &'static str,
     /// `status` or empty.
     pub(crate) subresource: &'static str,
+}
+
+impl Author {
+    /// Whether this part belongs to another endpoint, so that nobody owns it through this one.
+    pub(crate) fn foreign(&self, shape: Shape<'_>, part: &str) -> bool {
+        match (self.subresource, part) {
+            ("status", "f:spec") => true,
+            ("status", "f:metadata") => !shape.builtin(),
+            ("", "f:status") => true,
+            _ => false,
+        }
+    }
 }
 
 /// The fields of one author.
@@ -87,9 +100,11 @@ impl Managers {
             .iter()
             .map(|o| {
                 let mut entry = json!({
-                    "manager": o.manager, "operation": o.operation, "apiVersion": api_version, "time": o.time,
-                    "fieldsType": "FieldsV1", "fieldsV1": to_v1(&o.fields),
+                    "manager": o.manager, "operation": o.operation, "apiVersion": api_version, "fieldsType": "FieldsV1", "fieldsV1": to_v1(&o.fields),
                 });
+                if !o.time.is_empty() {
+                    entry["time"] = o.time.clone().into();
+                }
                 if !o.subresource.is_empty() {
                     entry["subresource"] = o.subresource.clone().into();
                 }
@@ -107,6 +122,12 @@ impl Managers {
 
     pub(crate) fn owned(&self, author: &Author) -> Option<&Fields> {
         self.0.iter().find(|o| o.by(author)).map(|o| &o.fields)
+    }
+
+    /// When the author wrote last, empty when it is not known.
+    pub(crate) fn time(&self, author: &Author) -> String {
+        let own = self.0.iter().find(|o| o.by(author));
+        own.map(|o| o.time.clone()).unwrap_or_default()
     }
 
     /// All fields that are not this author's.
@@ -187,7 +208,8 @@ pub(crate) fn after_update(
 ) -> Managers {
     let mut managers = Managers::of(old);
     let Difference { written, removed } = fields::compare(shape, &content(old), &content(new));
-    let written = strip(written);
+    let mut written = strip(written);
+    written.retain(|path| !author.foreign(shape, &path[0]));
     managers.take_from_others(author, &written);
     managers.drop_removed(&removed);
     if !written.is_empty() {

@@ -40,8 +40,7 @@ pub(crate) fn patch(
         PatchKind::Json => json_patch(&old, body)?,
         PatchKind::Strategic if write.kind.custom() => {
             let message = "the body of the request was in an unknown format - accepted media types include: \
-                           application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
-                           application/apply-patch+cbor";
+                           application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
             return Err(Refusal::new(415, "UnsupportedMediaType", message));
         }
         PatchKind::Strategic => strategic(shape, &old, body),
@@ -103,6 +102,7 @@ fn strategic_map(shape: Shape<'_>, old: &Value, patch: &Map<String, Value>) -> V
 
 fn strategic_list(shape: Shape<'_>, old: &Value, patch: &[Value]) -> Value {
     let mut new = old.as_array().cloned().unwrap_or_default();
+    let mut added = 0;
     match shape.form() {
         Form::Keyed(mut keys) => {
             // Strategic merges know one key only.
@@ -114,7 +114,11 @@ fn strategic_list(shape: Shape<'_>, old: &Value, patch: &[Value]) -> Value {
                     (Some("delete"), Some(at)) => drop(new.remove(at)),
                     (Some("delete"), None) => {}
                     (_, Some(at)) => new[at] = strategic(shape.item(), &new[at], item),
-                    (_, None) => new.push(item.clone()),
+                    // New items come first, in their order.
+                    (_, None) => {
+                        new.insert(added, item.clone());
+                        added += 1;
+                    }
                 }
             }
         }

@@ -76,6 +76,39 @@ impl Refusal {
         Self::about(409, "Conflict", kind, name, message)
     }
 
+    /// A precondition in `DeleteOptions` that does not hold; these answers name the kind and not the resource.
+    pub(crate) fn other_than(
+        kind: &Kind,
+        name: &str,
+        words: &str,
+        expected: &str,
+        found: &str,
+        what: &str,
+    ) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": the {words} in the precondition ({expected}) does not match \
+             the {words} in record ({found}). The object might have been {what}",
+            qualified(kind)
+        );
+        Self {
+            details: details(kind.group, kind.kind, name),
+            ..Self::new(409, "Conflict", message)
+        }
+    }
+
+    /// An update that says no version, to a kind that wants one.
+    pub(crate) fn versionless(kind: &Kind, name: &str) -> Self {
+        let cause = (
+            "FieldValueInvalid",
+            "metadata.resourceVersion",
+            "Invalid value: 0: must be specified for an update".to_owned(),
+        );
+        let mut refusal = Self::invalid(kind, name, &[cause]);
+        refusal.message = refusal.message.replacen(&qualified(kind), kind.resource, 1);
+        refusal.details["kind"] = kind.plural.into();
+        refusal
+    }
+
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
@@ -113,11 +146,6 @@ impl Refusal {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let qualified = if kind.group.is_empty() {
-            kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
         let mut details = details(kind.group, kind.kind, name);
         details["causes"] = causes
             .iter()
@@ -128,7 +156,7 @@ impl Refusal {
             ..Self::new(
                 422,
                 "Invalid",
-                format!("{qualified} \"{name}\" is invalid: {all}"),
+                format!("{} \"{name}\" is invalid: {all}", qualified(kind)),
             )
         }
     }
@@ -194,6 +222,15 @@ impl Refusal {
         }
         body["code"] = self.code.into();
         body
+    }
+}
+
+/// `Pod` or `StatefulSet.apps`.
+fn qualified(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        kind.kind.to_owned()
+    } else {
+        format!("{}.{}", kind.kind, kind.group)
     }
 }
 

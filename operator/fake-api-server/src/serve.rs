@@ -63,13 +63,12 @@ pub(crate) fn serve(
 
 fn read(store: &Store, call: &Call, seen: Option<(u64, Objects)>) -> Result<(u16, Value), Refusal> {
     let about = &call.about;
-    let cached = call.param("resourceVersion") == Some("0");
-    let (version, objects) = match seen {
-        Some(seen) if cached => seen,
-        _ => (store.version(), store.objects().clone()),
+    let (version, objects) = match &seen {
+        Some((version, objects)) => (*version, objects),
+        None => (store.version(), store.objects()),
     };
     if call.verb == "list" {
-        return Ok((200, list::list(store, call, version, &objects)?));
+        return Ok((200, list::list(store, call, version, objects)?));
     }
     let found = objects.get(&Key::new(about.kind, &about.namespace, &about.name));
     let found = found.ok_or_else(|| Refusal::not_found(about.kind, &about.name))?;
@@ -103,16 +102,30 @@ fn write(store: &mut Store, call: &Call) -> Result<(u16, Value), Refusal> {
         author,
         dry_run: call.query.contains_key("dryRun"),
         strict: call.param("fieldValidation") == Some("Strict"),
+        whole: call.verb == "update",
     };
     let name = about.name.as_str();
     let (code, object) = match call.verb {
         "create" if about.subresource == "eviction" => evict(&mut write, name, &call.body)?,
         "create" => {
             let body = event::incoming(&about.group, call.body.clone());
-            (201, write.create(body, None)?)
+            (
+                201,
+                write
+                    .create(body, None)
+                    .map_err(|refusal| event::refused(&about.group, refusal))?,
+            )
         }
         "update" => {
-            let old = write.found(name)?;
+            write.same_name(name, &call.body)?;
+            let old = write
+                .found(name)
+                .map_err(|absent| match call.body["metadata"]["uid"].as_str() {
+                    Some(uid) if !uid.is_empty() => {
+                        Refusal::other_in_storage(about.kind, &about.namespace, name, uid, "")
+                    }
+                    _ => absent,
+                })?;
             if write.strict {
                 crate::write::strictly(about.kind, &call.body)?;
             }

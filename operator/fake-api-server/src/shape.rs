@@ -170,6 +170,11 @@ impl<'a> Shape<'a> {
         self.node["properties"].get(name).is_some()
     }
 
+    /// Belongs to a type that Go defines.
+    pub(crate) fn builtin(self) -> bool {
+        self.builtin
+    }
+
     /// Takes any field.
     pub(crate) fn open(self) -> bool {
         self.node.is_null()

@@ -9,6 +9,7 @@ use crate::managers::{self, Author, Managers, content};
 use crate::refusal::Refusal;
 use crate::shape;
 use crate::store::{Key, Store};
+use crate::tidy::{remove, set, tidied};
 
 /// One write to one object.
 pub(crate) struct Write<'a> {
@@ -18,6 +19,8 @@ pub(crate) struct Write<'a> {
     pub(crate) author: Author,
     pub(crate) dry_run: bool,
     pub(crate) strict: bool,
+    /// The object was sent as a whole.
+    pub(crate) whole: bool,
 }
 
 impl Write<'_> {
@@ -81,19 +84,19 @@ impl Write<'_> {
         if kind.status {
             remove(&mut body, "status");
         }
-        let said = tidied(kind, body);
-        let mut object = said.clone();
+        let mut object = tidied(kind, body);
         defaults::created(kind, &mut object);
         defaults::fill(kind, &mut object);
+        let mut nothing = json!({"metadata": {}});
+        if kind.resource == "statefulsets.apps" {
+            // Go has it before anybody says it, so saying it does not make it anybody's.
+            nothing["spec"] = json!({"serviceName": ""});
+        }
         let managers = owned.unwrap_or_else(|| {
-            managers::after_update(
-                shape::of(kind),
-                &json!({"metadata": {}}),
-                &object,
-                &self.author,
-                &stamp,
-            )
+            managers::after_update(shape::of(kind), &nothing, &object, &self.author, &stamp)
         });
+        // Nobody owns what admission puts in.
+        defaults::admitted(kind, &mut object);
         managers.into_object(&kind.api_version(), &mut object);
         if self.dry_run {
             return Ok(object);
@@ -178,6 +181,7 @@ impl Write<'_> {
     ) -> Result<Value, Refusal> {
         let kind = self.kind;
         self.identify(&mut new)?;
+        self.same_name(name, &new)?;
         self.preconditions(name, old, &new)?;
         self.keep(old, &mut new);
         let mut new = tidied(kind, new);
@@ -213,32 +217,45 @@ impl Write<'_> {
         Ok(stored)
     }
 
+    /// The name in the body is that of the URL.
+    pub(crate) fn same_name(&self, name: &str, body: &Value) -> Result<(), Refusal> {
+        match body["metadata"]["name"]
+            .as_str()
+            .filter(|given| !given.is_empty() && *given != name)
+        {
+            Some(given) => Err(Refusal::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn preconditions(&self, name: &str, old: &Value, new: &Value) -> Result<(), Refusal> {
         let kind = self.kind;
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let (expected, found) = (text(&new["metadata"]["uid"]), text(&old["metadata"]["uid"]));
-        let given = text(&new["metadata"]["name"]);
-        if !given.is_empty() && given != name {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({given}) does not match the name on the URL ({name})"
-            )));
-        }
         let lenient = self.status() && kind.custom();
         if !expected.is_empty() && expected != found && !lenient {
-            return Err(Refusal::other_in_storage(
+            if self.whole {
+                return Err(Refusal::other_in_storage(
+                    kind,
+                    self.namespace,
+                    name,
+                    &expected,
+                    &found,
+                ));
+            }
+            let message = format!("Invalid value: \"{expected}\": field is immutable");
+            return Err(Refusal::invalid(
                 kind,
-                self.namespace,
                 name,
-                &expected,
-                &found,
+                &[("FieldValueInvalid", "metadata.uid", message)],
             ));
         }
         let version = text(&new["metadata"]["resourceVersion"]);
         if version.is_empty() || version == "0" {
             if !kind.unconditional {
-                let message = "Invalid value: 0: must be specified for an update".to_owned();
-                let cause = ("FieldValueInvalid", "metadata.resourceVersion", message);
-                return Err(Refusal::invalid(kind, name, &[cause]));
+                return Err(Refusal::versionless(kind, name));
             }
         } else if version != text(&old["metadata"]["resourceVersion"]) {
             return Err(Refusal::modified(kind, name));
@@ -313,62 +330,18 @@ fn generation_matters(kind: &Kind, old: &Value, new: &Value) -> bool {
     rest(old) != rest(new)
 }
 
-/// As the server would store it: no unknown fields, no nulls, no empty maps and lists where Go leaves them out.
-fn tidied(kind: &Kind, mut object: Value) -> Value {
-    shape::prune(shape::of(kind), &mut object);
-    if let Some(meta) = object["metadata"].as_object_mut() {
-        meta.retain(|_, v| !empty(v));
-    }
-    if !kind.custom() {
-        drop_empty(&mut object);
-    }
-    object
-}
-
-fn empty(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::String(text) => text.is_empty(),
-        _ => value.is_null(),
-    }
-}
-
-fn drop_empty(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.values_mut().for_each(drop_empty);
-            map.retain(|name, v| match v {
-                Value::Array(list) => !list.is_empty(),
-                Value::Bool(on) if name == "unschedulable" => *on,
-                Value::Object(map) if map.is_empty() => {
-                    !["labels", "annotations", "nodeSelector", "matchLabels", "data"].contains(&name.as_str())
-                }
-                _ => true,
-            });
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_empty),
-        _ => {}
-    }
-}
-
-pub(crate) fn remove(value: &mut Value, field: &str) {
-    if let Some(map) = value.as_object_mut() {
-        map.shift_remove(field);
-    }
-}
-
-pub(crate) fn set(value: &mut Value, field: &str, to: Value) {
-    if to.is_null() {
-        remove(value, field);
-    } else {
-        value[field] = to;
-    }
-}
-
-/// Marks an object as being deleted.
+/// Marks an object as being deleted. A grace period that is changed counts from the first deletion.
 pub(crate) fn mark_deleted(clock: &Clock, object: &mut Value, grace: i64) {
-    let at = clock.now() + jiff::SignedDuration::from_secs(grace);
+    let meta = &object["metadata"];
+    let before = meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let due = meta["deletionTimestamp"]
+        .as_str()
+        .and_then(|t| t.parse::<jiff::Timestamp>().ok());
+    let begun = due.map_or_else(
+        || clock.now(),
+        |due| due - jiff::SignedDuration::from_secs(before),
+    );
+    let at = begun + jiff::SignedDuration::from_secs(grace);
     let first = object["metadata"]["deletionTimestamp"].is_null();
     object["metadata"]["deletionTimestamp"] = json!(Clock::format(at));
     object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);

@@ -178,9 +178,7 @@ async fn an_apply_that_is_not_forced_meets_who_owns_the_field() {
     apply("two", "a").await.unwrap();
     let refused = apply("two", "b").await.unwrap_err();
     assert!(
-        refused
-            .to_string()
-            .contains("conflict with \"one\" using v1: .data.k"),
+        refused.to_string().contains("conflict with \"one\": .data.k"),
         "{refused}"
     );
     assert_eq!(maps.get("m").await.unwrap().managed_fields().len(), 2);
@@ -342,4 +340,18 @@ async fn watches_of_one_client_lag_freeze_and_lose_events() {
     );
     server.thaw("a");
     assert_eq!(next().await.as_deref(), Some("p5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_calls_get_the_same_answers_to_the_last_byte() {
+    let pool = json!({
+        "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool", "metadata": {"name": "burst"},
+        "spec": {"replicas": 1, "region": "cn-hangzhou"},
+    });
+    let run = async || {
+        let server = FakeApiServer::new();
+        let answers = vnp_fake_api_server::conformance::script(server.client("script"), &pool).await;
+        (format!("{answers:?}"), format!("{:?}", server.objects()))
+    };
+    assert_eq!(run().await, run().await);
 }
