@@ -179,8 +179,9 @@ fn same_drain(a: &DrainingNode, b: &DrainingNode) -> bool {
     a.ordinal == b.ordinal && a.started_at == b.started_at
 }
 
+/// The Node, not the one drain of it: a target that moves up and down every second is told once.
 fn drain_key(node: &DrainingNode) -> String {
-    format!("{} {}", node.name, node.started_at.0)
+    format!("{} {}", node.name, node.uid.as_deref().unwrap_or_default())
 }
 
 fn timed_out(status: &VirtualNodePoolStatus) -> Option<&str> {

@@ -96,6 +96,26 @@ fn a_drain_that_is_called_off_tells_that_its_node_stays() {
 }
 
 #[test]
+fn a_drain_that_starts_and_stops_again_is_no_other_news() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    let mut flip = |seconds: i64| {
+        let mut plan = draining(seconds, []);
+        plan.facts.draining[0].started_at = at(seconds);
+        let mut news = told(&mut story, &plan, &Attempts::default(), seconds);
+        news.extend(told(&mut story, &settled(), &Attempts::default(), seconds + 1));
+        news
+    };
+    let first = flip(10);
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(
+        flip(12),
+        first,
+        "the same reason and subject is told every ten minutes"
+    );
+}
+
+#[test]
 fn an_ordinal_that_never_came_up_goes_without_a_word() {
     let mut story = Story::of(pool(json!({})));
     reasons(&mut story, &draining(10, []), 10);
