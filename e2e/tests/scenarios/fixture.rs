@@ -224,6 +224,27 @@ pub(crate) fn evictions_are_precise(s: &Scenario<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Waits until `status.drain` names that blocker, and returns the pool.
+pub(crate) async fn blocked_by(
+    s: &Scenario<'_>,
+    reason: &str,
+    object: &str,
+    within: Duration,
+) -> Result<Value> {
+    eventually(&format!("{reason} {object} is told"), within, async || {
+        let pool = get_pool(s).await?;
+        let blockers = pool["status"]["drain"]["blockers"].as_array();
+        let told = |b: &Value| b["reason"] == reason && b["object"] == object;
+        ensure!(
+            blockers.is_some_and(|b| b.iter().any(told)),
+            "status.drain is {}",
+            pool["status"]["drain"]
+        );
+        Ok(pool)
+    })
+    .await
+}
+
 /// A result for people, to where the test harness collects the output of a test.
 #[expect(clippy::print_stdout, reason = "it is the test's own output")]
 pub(crate) fn tell(result: &str) {

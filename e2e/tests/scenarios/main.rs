@@ -14,3 +14,6 @@ mod paused_leader;
 mod pool;
 mod quiet;
 mod roll;
+mod stateful_sets;
+mod targets;
+mod trouble;
