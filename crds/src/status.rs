@@ -268,7 +268,7 @@ wire_enum! {
         InsufficientCapacity,
         /// The API server asks for fewer requests.
         Throttled,
-        /// The StatefulSet does not bring a provider pod back.
+        /// A StatefulSet does not bring a pod back: the provider's, or one whose pods leave one at a time.
         StatefulSetStuck,
     }
 }

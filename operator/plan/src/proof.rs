@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use json_patch::{Patch, PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
-use vnp_crds::VirtualNodePool;
+use vnp_crds::{DaemonSetPods, VirtualNodePool};
 
 use crate::drain::health::health;
 use crate::drain::settle::Settle;
@@ -68,9 +68,14 @@ impl QuorumList {
         self.taken_at
     }
 
-    /// The pods that hold the node: all but mirror pods.
+    /// The pods that hold the node, whatever the pool leaves out: all but mirror pods.
     pub fn holding(&self) -> impl Iterator<Item = &BoundPod> {
         self.pods.iter().filter(|p| !p.mirror)
+    }
+
+    /// The pods that hold the node under this `spec.drain.daemonSetPods`.
+    pub fn holding_under(&self, setting: DaemonSetPods) -> impl Iterator<Item = &BoundPod> {
+        self.holding().filter(move |p| !p.left_out(setting))
     }
 }
 
@@ -87,6 +92,18 @@ pub struct LiveFacts {
     pub node: Option<Arc<NodeView>>,
     /// The provider pod after the list.
     pub provider_pod: Option<Arc<ProviderPod>>,
+}
+
+impl LiveFacts {
+    /// `spec.drain.daemonSetPods` of the pool as read live.
+    pub fn daemon_set_pods(&self) -> DaemonSetPods {
+        self.pool.spec.drain().daemon_set_pods
+    }
+
+    /// The pods that hold the node under the setting of the live pool.
+    pub fn holding(&self) -> impl Iterator<Item = &BoundPod> {
+        self.list.holding_under(self.daemon_set_pods())
+    }
 }
 
 /// A node that held no pod in two lists with a settle between them, its provider unchanged and alive.
@@ -172,7 +189,10 @@ impl Empty {
     /// # Errors
     /// A [`Doubt`]: the settle is void, or not over.
     pub fn prove(live: &LiveFacts, expect: &Expectation<'_>) -> Result<Self, Doubt> {
-        if let Some(pod) = live.list.holding().next() {
+        // The first list too, by the setting as it is now: the one it was taken under may have been another.
+        let setting = live.daemon_set_pods();
+        let lists = [&expect.settle.first, &live.list];
+        if let Some(pod) = lists.into_iter().find_map(|l| l.holding_under(setting).next()) {
             return Err(Doubt::Pod(pod.key.to_string()));
         }
         if live.list.taken_at() < expect.not_before {

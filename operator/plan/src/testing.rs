@@ -166,6 +166,8 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         provider_pods: (0..replicas).map(|o| (o, Arc::new(provider_pod(o)))).collect(),
         nodes: (0..replicas).map(|o| (o, Arc::new(node(o)))).collect(),
         bound: BTreeMap::new(),
+        stateful_sets: BTreeMap::new(),
+        namespaces: Arc::default(),
         budgets: Arc::new(Vec::new()),
         restore_copy: None,
         template_copy: None,

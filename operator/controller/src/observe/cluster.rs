@@ -1,6 +1,6 @@
 //! Everything that is mirrored and remembered, in one place, and what each change of it wakes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -11,7 +11,9 @@ use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::profile::SetBackHistory;
 
 use super::heartbeat::{Heartbeats, Sign};
-use super::kinds::{Audits, Budgets, Copies, Leases, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads};
+use super::kinds::{
+    Audits, Budgets, Copies, Leases, Namespaces, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads,
+};
 use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
 use super::pods::{PodChange, PodShelf};
@@ -41,6 +43,8 @@ pub struct Cluster {
     pub pods: Arc<Mirror<PodShelf>>,
     /// PodDisruptionBudgets.
     pub budgets: Mirrored<Budgets>,
+    /// Labels of namespaces.
+    pub namespaces: Mirrored<Namespaces>,
     /// StatefulSets by provider namespace.
     pub workloads: BTreeMap<String, Mirrored<Workloads>>,
     /// Copies in our own namespace.
@@ -74,7 +78,11 @@ pub struct Cluster {
     /// What the mirrors of Nodes, Leases and Pods were complete for last.
     covered: RwLock<[Scope; 3]>,
     budget_list: Mutex<Option<Arc<Vec<Budget>>>>,
+    namespace_list: Mutex<Option<Arc<NamespaceLabels>>>,
 }
+
+/// Labels of namespaces by name.
+pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The mirrors that keep only what concerns the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +113,7 @@ impl Cluster {
             leases: Mirror::new("Lease", Table::new(Leases::default())),
             pods: Mirror::new("Pod", PodShelf::default()),
             budgets: Mirror::new("PodDisruptionBudget", Table::new(Budgets(clock.clone()))),
+            namespaces: Mirror::new("Namespace", Table::new(Namespaces)),
             workloads,
             copies: Mirror::new("Secret", Table::new(Copies)),
             audits: Mirror::new("ConfigMap", Table::new(Audits)),
@@ -122,6 +131,7 @@ impl Cluster {
             scope: watch::Sender::new(None),
             covered: RwLock::default(),
             budget_list: Mutex::default(),
+            namespace_list: Mutex::default(),
         })
     }
 
@@ -139,6 +149,20 @@ impl Cluster {
                 self.budgets
                     .read(|t| t.iter().map(|(_, budget)| budget.as_ref().clone()).collect()),
             )
+        })
+        .clone()
+    }
+
+    /// The labels of all namespaces.
+    pub fn all_namespaces(&self) -> Arc<NamespaceLabels> {
+        let mut list = self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.get_or_insert_with(|| {
+            let labels = |t: &Table<Namespaces>| {
+                t.iter()
+                    .map(|(name, labels)| (name.to_owned(), labels.as_ref().clone()))
+                    .collect()
+            };
+            Arc::new(self.namespaces.read(labels))
         })
         .clone()
     }
@@ -306,6 +330,12 @@ impl Cluster {
         };
         let now = self.clock.now();
         let name = match &change {
+            PodChange::Member { nodes } => {
+                if !initial {
+                    self.member_told(nodes);
+                }
+                return;
+            }
             PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node, .. } => node,
             PodChange::Provider(pod) => &pod.key.name,
             PodChange::ProviderLeft(key) => &key.name,
@@ -318,7 +348,10 @@ impl Cluster {
                     self.memories
                         .see_arrival(uid, ordinal, pod, pool.spec.drain().cordon_settle, now);
                 }
-                PodChange::Came { .. } | PodChange::Changed { .. } | PodChange::ProviderLeft(_) => {}
+                PodChange::Came { .. }
+                | PodChange::Changed { .. }
+                | PodChange::Member { .. }
+                | PodChange::ProviderLeft(_) => {}
                 PodChange::Left { pod, .. } => {
                     let rate = f64::from(pool.spec.drain().instance_deletes_per_second);
                     self.memories.see_departure(uid, ordinal, beats, rate, now);
@@ -336,10 +369,33 @@ impl Cluster {
         }
     }
 
+    /// How a pod elsewhere does matters to the pods of its StatefulSet on a node that drains.
+    fn member_told(&self, nodes: &BTreeSet<String>) {
+        for (pool, _) in nodes.iter().flat_map(|n| self.pools_of(n)) {
+            if self
+                .memories
+                .cordoned(pool.metadata.uid.as_deref().unwrap_or_default())
+            {
+                self.wake(&pool);
+            }
+        }
+    }
+
     /// A budget changed.
     pub fn budget_told(&self, told: Told<RowChange<Budget>>) {
         let Told::Changed { .. } = told else { return };
         *self.budget_list.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.wake_draining();
+    }
+
+    /// A namespace changed: its labels decide in which stage its pods leave.
+    pub fn namespace_told(&self, told: Told<RowChange<BTreeMap<String, String>>>) {
+        let Told::Changed { .. } = told else { return };
+        *self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.wake_draining();
+    }
+
+    fn wake_draining(&self) {
         for pool in self.all_pools() {
             if self
                 .memories
@@ -616,6 +672,32 @@ mod tests {
             Some(node(CordonOwner::Us, 20)),
             Some(node(CordonOwner::Us, 30)),
         ));
+        assert_eq!(woken(&cluster).await, ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_and_namespaces_wake_only_pools_that_drain() {
+        let cluster = cluster().await;
+        let member = || {
+            changed(PodChange::Member {
+                nodes: BTreeSet::from(["v-1".to_owned()]),
+            })
+        };
+        let namespace = || {
+            changed(RowChange {
+                key: "shop".to_owned(),
+                old: None,
+                new: Some(Arc::default()),
+            })
+        };
+        cluster.pod_told(member());
+        cluster.namespace_told(namespace());
+        assert_eq!(woken(&cluster).await, Vec::<String>::new());
+        cluster.node_told(node_change(None, Some(node(CordonOwner::Us, 0))));
+        woken(&cluster).await;
+        cluster.pod_told(member());
+        assert_eq!(woken(&cluster).await, ["a"]);
+        cluster.namespace_told(namespace());
         assert_eq!(woken(&cluster).await, ["a"]);
     }
 

@@ -1,5 +1,7 @@
 //! What is kept of each watched kind.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
@@ -10,7 +12,7 @@ use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 
 use super::mirror::Kind;
 use super::scope::Scope;
-use super::wire::{RawWorkload, SlimNode};
+use super::wire::{RawWorkload, SlimNamespace, SlimNode};
 use crate::runtime::clock::Clock;
 
 /// Pools.
@@ -126,6 +128,23 @@ impl Kind for Budgets {
             current: status.observed_generation >= budget.metadata.generation,
             changed_at: unchanged.unwrap_or_else(|| self.0.steady()),
         }
+    }
+}
+
+/// Namespaces: their labels.
+#[derive(Debug)]
+pub struct Namespaces;
+
+impl Kind for Namespaces {
+    type Object = SlimNamespace;
+    type View = BTreeMap<String, String>;
+
+    fn wants(&self, _: &SlimNamespace) -> bool {
+        true
+    }
+
+    fn view(&self, namespace: SlimNamespace, _: Option<&Self::View>) -> Self::View {
+        namespace.labels
     }
 }
 

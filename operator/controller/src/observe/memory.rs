@@ -374,7 +374,7 @@ mod tests {
         };
         #[expect(clippy::disallowed_methods, reason = "test support")]
         let list = vnp_plan::proof::QuorumList::complete(at(1), answer).unwrap();
-        let settle = Settle::begin("2/a/0".into(), None, list, 0).unwrap();
+        let settle = Settle::begin("2/a/0".into(), None, list, 0, vnp_crds::DaemonSetPods::Evict).unwrap();
         let settles = BTreeMap::from([(2, settle)]);
         for (corrections, kept) in [(0, false), (1, true)] {
             memories.take_plan(POOL, &settles, &BTreeSet::from([2]), corrections);

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod heartbeat;
 pub mod kinds;
 pub mod live;
+pub mod members;
 pub mod memory;
 pub mod mirror;
 pub mod pods;

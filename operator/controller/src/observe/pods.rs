@@ -1,13 +1,15 @@
 //! The mirror of Pods. One watch over the whole cluster, although one per virtual node would carry less: pods bound to
 //! ordinals that nobody expects must be seen too (design 4.10), and these can't be listed by names in advance.
 //!
-//! Kept are pods bound to a node of a pool, and provider pods; everything else is dropped while it is parsed.
+//! Kept are pods bound to a node of a pool, provider pods, and of the pods of StatefulSets whether they serve; everything
+//! else is dropped while it is parsed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use vnp_plan::observed::{BoundPod, ObjectKey, ProviderPod};
+use vnp_plan::observed::{BoundPod, Members, ObjectKey, ProviderPod};
 
+use super::members::MemberShelf;
 use super::mirror::Shelf;
 use super::scope::Scope;
 use super::wire::SlimPod;
@@ -20,6 +22,7 @@ pub struct PodShelf {
     pub scope: Scope,
     bound: BTreeMap<String, Arc<Vec<BoundPod>>>,
     providers: BTreeMap<ObjectKey, Arc<ProviderPod>>,
+    members: MemberShelf,
 }
 
 /// What happened to a pod.
@@ -48,6 +51,11 @@ pub enum PodChange {
     Provider(Arc<ProviderPod>),
     /// A provider pod disappeared.
     ProviderLeft(ObjectKey),
+    /// A pod of a StatefulSet with pods on these nodes serves now, or does so no longer.
+    Member {
+        /// The nodes.
+        nodes: BTreeSet<String>,
+    },
 }
 
 impl PodShelf {
@@ -64,6 +72,11 @@ impl PodShelf {
     /// The provider pods.
     pub fn providers(&self) -> impl Iterator<Item = &Arc<ProviderPod>> {
         self.providers.values()
+    }
+
+    /// The pods of the StatefulSet with that UID.
+    pub fn members(&self, uid: &str) -> Option<&Arc<Members>> {
+        self.members.of(uid)
     }
 
     fn put_bound(&mut self, node: String, mut pod: BoundPod, changes: &mut Vec<PodChange>) {
@@ -105,10 +118,13 @@ impl Shelf for PodShelf {
             || self
                 .scope
                 .provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
+            || pod.bound.stateful_set().is_some()
     }
 
     fn put(&mut self, pod: SlimPod) -> Vec<PodChange> {
         let mut changes = Vec::new();
+        let home = pod.node.as_deref().filter(|n| self.scope.node(n));
+        changes.extend(member_change(self.members.put(&pod, home)));
         if let Some(node) = pod.node.clone().filter(|n| self.scope.node(n)) {
             self.put_bound(node, pod.bound.clone(), &mut changes);
         }
@@ -139,6 +155,7 @@ impl Shelf for PodShelf {
         if let Some(provider) = self.providers.remove(&pod.bound.key) {
             changes.push(PodChange::ProviderLeft(provider.key.clone()));
         }
+        changes.extend(member_change(self.members.take(pod)));
         self.drop_empty();
         changes
     }
@@ -162,9 +179,14 @@ impl Shelf for PodShelf {
             }
             stays
         });
+        changes.extend(member_change(self.members.retain(uids)));
         self.drop_empty();
         changes
     }
+}
+
+fn member_change(nodes: BTreeSet<String>) -> Option<PodChange> {
+    (!nodes.is_empty()).then_some(PodChange::Member { nodes })
 }
 
 impl PodShelf {

@@ -46,6 +46,8 @@ impl Cluster {
             provider_pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
             bound: BTreeMap::new(),
+            stateful_sets: BTreeMap::new(),
+            namespaces: self.all_namespaces(),
             budgets: self.all_budgets(),
             restore_copy: self.copy(RESTORE_PREFIX, &uid),
             template_copy: self.copy(TEMPLATE_PREFIX, &uid),
@@ -99,6 +101,7 @@ impl Cluster {
             (self.covers(Scoped::Leases, pool), "heartbeats"),
             (workloads.is_none_or(|m| m.complete()), "StatefulSets"),
             (self.budgets.complete(), "budgets"),
+            (self.namespaces.complete(), "namespaces"),
             (self.copies.complete(), "saved copies"),
             (self.profile.complete() && self.acs_profile.complete(), "profiles"),
             (self.warnings.complete(), "warnings"),
@@ -147,6 +150,13 @@ impl Cluster {
             seen.bound = shelf
                 .nodes()
                 .filter_map(|(node, pods)| Some((ordinal(node)?, pods.clone())))
+                .collect();
+            let owners = seen.bound.values().flat_map(|pods| pods.iter());
+            seen.stateful_sets = owners
+                .filter_map(|pod| {
+                    let uid = &pod.stateful_set()?.uid;
+                    Some((uid.clone(), shelf.members(uid)?.clone()))
+                })
                 .collect();
         });
         let prefix = format!("{}-", provider.name);

@@ -14,7 +14,7 @@ use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
 use super::cluster::{Cluster, Scoped};
 use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
-use super::wire::{RawWorkload, SlimNode, SlimPod};
+use super::wire::{RawWorkload, SlimNamespace, SlimNode, SlimPod};
 use crate::runtime::health::Readiness;
 use crate::runtime::metrics::Metrics;
 
@@ -56,6 +56,14 @@ impl Watches {
             |c| &c.budgets,
             watch(budgets, None),
             |c, t| c.budget_told(t),
+        ));
+        let namespaces: Api<SlimNamespace> = Api::all(client());
+        all.push(self.plain(
+            "namespaces",
+            &cluster,
+            |c| &c.namespaces,
+            watch(namespaces, None),
+            |c, t| c.namespace_told(t),
         ));
         let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
         all.push(self.plain(

@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use vnp_crds::CORDON_FIELD_MANAGER;
-use vnp_plan::observed::{BoundPod, CordonOwner, NodeView, ObjectKey, PodOwner, PodPhase, ProviderPod};
+use vnp_plan::observed::{
+    BoundPod, CordonOwner, Member, MemberState, NodeView, ObjectKey, PodOwner, PodPhase, ProviderPod,
+};
 
 macro_rules! resource {
     ($slim:ty, $full:ty, $scope:ty) => {
@@ -45,6 +47,7 @@ macro_rules! resource {
 
 resource!(SlimPod, core::v1::Pod, NamespaceResourceScope);
 resource!(SlimNode, core::v1::Node, ClusterResourceScope);
+resource!(SlimNamespace, core::v1::Namespace, ClusterResourceScope);
 resource!(RawWorkload, apps::v1::StatefulSet, NamespaceResourceScope);
 
 #[derive(Deserialize, Default)]
@@ -95,6 +98,8 @@ struct Condition {
     reason: Option<String>,
     #[serde(rename = "lastHeartbeatTime")]
     last_heartbeat: Option<Time>,
+    #[serde(rename = "lastTransitionTime")]
+    last_transition: Option<Time>,
 }
 
 fn ready(conditions: &[Condition]) -> Option<&Condition> {
@@ -119,12 +124,41 @@ pub struct SlimPod {
     /// As an instance on a virtual node.
     pub bound: BoundPod,
     ready: bool,
+    /// Since when condition Ready says so.
+    ready_since: Option<Timestamp>,
+    /// An eviction or another disruption is its end.
+    disrupted: bool,
     restarts: i32,
     owner_uids: Vec<String>,
     images: BTreeMap<String, String>,
 }
 
 impl SlimPod {
+    /// As a pod of its StatefulSet.
+    pub fn member(&self) -> Member {
+        let (state, since) = match self.bound.deletion {
+            Some(deletion) => (MemberState::Terminating, Some(deletion)),
+            None if self.ready => (MemberState::Ready, self.ready_since),
+            None => (MemberState::NotReady, self.ready_since.or(self.bound.created)),
+        };
+        Member {
+            uid: self.bound.uid.clone(),
+            state,
+            since,
+        }
+    }
+
+    /// As a pod of its StatefulSet that is not there any more. Its deletion timestamp is when it was to be gone.
+    pub fn gone(&self) -> Member {
+        Member {
+            uid: self.bound.uid.clone(),
+            state: MemberState::Gone {
+                disrupted: self.disrupted,
+            },
+            since: self.bound.deletion,
+        }
+    }
+
     /// As the process behind a virtual node.
     pub fn provider(self) -> ProviderPod {
         ProviderPod {
@@ -182,15 +216,67 @@ struct Container {
 #[serde(rename_all = "camelCase", default)]
 struct PodStatus {
     phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<IgnoredAny>,
     conditions: Vec<Condition>,
     container_statuses: Vec<ContainerStatus>,
+    init_container_statuses: Vec<ContainerStatus>,
+    ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
 struct ContainerStatus {
-    #[serde(default)]
     restart_count: i32,
+    started: Option<bool>,
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
+    state: ContainerState,
+    last_state: ContainerState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
+    terminated: Option<IgnoredAny>,
+}
+
+impl ContainerState {
+    fn began(&self) -> bool {
+        self.running.is_some() || self.terminated.is_some()
+    }
+}
+
+impl ContainerStatus {
+    /// Any trace of the container in any of its fields: providers fill them in as they like.
+    fn began(&self) -> bool {
+        self.started == Some(true)
+            || self.restart_count > 0
+            || self.container_id.as_deref().is_some_and(|id| !id.is_empty())
+            || self.state.began()
+            || self.last_state.began()
+    }
+}
+
+/// Pending, and nothing shows that an instance was made. Anything that is not understood counts as started.
+fn never_started(metadata: &Meta, status: &PodStatus) -> bool {
+    let instance = metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.eci_instance.is_some() || a.acs_instance.is_some());
+    let addressed = status.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty()) || !status.pod_ips.is_empty();
+    let containers = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses);
+    status.phase.as_deref() == Some("Pending")
+        && !instance
+        && !addressed
+        && !containers.into_iter().any(ContainerStatus::began)
 }
 
 const NODE_TYPE: &str = "type";
@@ -231,6 +317,8 @@ impl From<PodWire> for SlimPod {
         }: PodWire,
     ) -> Self {
         let identity = metadata.identity();
+        let never_started = never_started(&metadata, &status);
+        let ready = ready(&status.conditions);
         let owners = metadata.owner_references.unwrap_or_default();
         let controller = owners
             .iter()
@@ -267,18 +355,49 @@ impl From<PodWire> for SlimPod {
                 .filter(|id| !id.is_empty()),
             finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
             requires_virtual: requires_virtual(&spec),
+            never_started,
         };
         Self {
             metadata: identity,
             node: spec.node_name.filter(|n| !n.is_empty()),
             bound,
-            ready: ready(&status.conditions).is_some_and(|c| c.status == "True"),
+            ready: ready.is_some_and(|c| c.status == "True"),
+            ready_since: ready.and_then(|c| c.last_transition.as_ref()).map(|t| t.0),
+            disrupted: status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == "DisruptionTarget" && c.status == "True"),
             restarts: status
                 .container_statuses
                 .iter()
                 .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
             owner_uids: owners.into_iter().map(|o| o.uid).collect(),
             images: spec.containers.into_iter().map(|c| (c.name, c.image)).collect(),
+        }
+    }
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "NamespaceWire")]
+pub struct SlimNamespace {
+    /// Name, uid, resourceVersion.
+    pub metadata: ObjectMeta,
+    /// Labels, for stages.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct NamespaceWire {
+    #[serde(default)]
+    metadata: Meta,
+}
+
+impl From<NamespaceWire> for SlimNamespace {
+    fn from(NamespaceWire { metadata }: NamespaceWire) -> Self {
+        Self {
+            metadata: metadata.identity(),
+            labels: metadata.labels.unwrap_or_default(),
         }
     }
 }
@@ -514,6 +633,86 @@ mod tests {
         let pod = pod(json!({"metadata": {"name": "p", "namespace": "n"}}));
         assert_eq!(pod.node, None);
         assert!(pod.bound.bare() && !pod.bound.finished());
+    }
+
+    /// A pod as it was bound and never taken up by its provider.
+    fn untouched() -> Value {
+        json!({
+            "metadata": {"name": "logs-x", "namespace": "n", "uid": "u", "annotations": {"team": "a"}},
+            "spec": {"nodeName": "v-1"},
+            "status": {"phase": "Pending",
+                       "conditions": [{"type": "PodScheduled", "status": "True"}],
+                       "containerStatuses": [{"name": "c", "restartCount": 0, "started": false, "containerID": "",
+                                              "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}]},
+        })
+    }
+
+    /// One trace of an instance each, as merge patches.
+    fn traces() -> Vec<Value> {
+        let status = |key: &str, value: Value| json!({"status": {key: value}});
+        let container = |trace: Value| json!([{"name": "a"}, trace]);
+        let mut traces = vec![
+            status("podIP", json!("10.0.0.1")),
+            status("podIPs", json!([{"ip": "10.0.0.1"}])),
+            status("phase", json!("Running")),
+            status("phase", json!("Failed")),
+            status("phase", json!("Unknown")),
+            status("phase", Value::Null),
+            json!({"metadata": {"annotations": {"k8s.aliyun.com/eci-instance-id": "eci-1"}}}),
+            json!({"metadata": {"annotations": {"alibabacloud.com/instance-id": "acs-1"}}}),
+        ];
+        for kind in [
+            "containerStatuses",
+            "initContainerStatuses",
+            "ephemeralContainerStatuses",
+        ] {
+            for trace in [
+                json!({"started": true}),
+                json!({"restartCount": 1}),
+                json!({"containerID": "eci://1"}),
+                json!({"state": {"running": {}}}),
+                json!({"state": {"terminated": {"exitCode": 1}}}),
+                json!({"lastState": {"terminated": {"exitCode": 1}}}),
+            ] {
+                traces.push(status(kind, container(trace)));
+            }
+        }
+        traces
+    }
+
+    #[test]
+    fn any_trace_of_an_instance_makes_a_pod_one_that_started() {
+        assert!(pod(untouched()).bound.never_started);
+        for trace in traces() {
+            let mut value = untouched();
+            json_patch::merge(&mut value, &trace);
+            assert!(!pod(value).bound.never_started, "{trace}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_read_as_a_member_of_its_statefulset() {
+        let with = |deletion: Value, ready: &str| {
+            pod(
+                json!({"metadata": {"uid": "u", "creationTimestamp": "2026-11-01T00:00:00Z", "deletionTimestamp": deletion},
+                       "status": {"conditions": [
+                           {"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-01T00:01:00Z"},
+                           {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}}),
+            )
+        };
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let seen = |pod: &SlimPod| (pod.member().state, pod.member().since);
+        let minute = at("2026-11-01T00:01:00Z");
+        assert_eq!(seen(&with(Value::Null, "True")), (MemberState::Ready, minute));
+        assert_eq!(seen(&with(Value::Null, "False")), (MemberState::NotReady, minute));
+        let leaving = with(json!("2026-11-01T00:02:00Z"), "True");
+        assert_eq!(
+            seen(&leaving),
+            (MemberState::Terminating, at("2026-11-01T00:02:00Z"))
+        );
+        assert_eq!(leaving.gone().state, MemberState::Gone { disrupted: true });
+        let fresh = pod(json!({"metadata": {"creationTimestamp": "2026-11-01T00:00:00Z"}}));
+        assert_eq!(seen(&fresh), (MemberState::NotReady, at("2026-11-01T00:00:00Z")));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         nodes: Default::default(),
         bound: Default::default(),
         budgets: Default::default(),
+        stateful_sets: Default::default(),
+        namespaces: Default::default(),
         restore_copy: None,
         template_copy: None,
         audit: None,

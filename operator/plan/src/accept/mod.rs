@@ -12,6 +12,7 @@ pub(crate) mod testing;
 
 use vnp_crds::{ProviderType, Reason};
 
+use crate::drain::stages::Stages;
 use crate::finding::Finding;
 use crate::observed::Observed;
 use crate::profile;
@@ -68,7 +69,7 @@ impl From<Refusal> for Finding {
 ///
 /// * trouble with the workload stops writes to it, and the pool's profile with it, because both must say the same;
 /// * a profile that contradicts an older pool's stops the profile alone: the env of this provider is nobody else's;
-/// * a drain field that is not acted on stops drains, because draining by half of what was asked is worse than waiting;
+/// * a drain field that is not acted on or not understood stops drains, because draining by half of what was asked is worse than waiting;
 /// * any other section that is not acted on stops nothing.
 pub fn accept(observed: &Observed) -> Acceptance {
     if let Some(refusal) = supported::provider_type(&observed.pool.spec) {
@@ -79,7 +80,8 @@ pub fn accept(observed: &Observed) -> Acceptance {
     }
     let workload = workload::check(observed);
     let contradiction = profile::contradiction(&observed.pool, &observed.others);
-    let drain = supported::drain(&observed.pool.spec);
+    let mut drain = supported::drain(&observed.pool.spec);
+    drain.extend(unreadable_stage(observed));
 
     let misspelt = misspelt_setting(observed);
 
@@ -108,6 +110,16 @@ pub fn accept(observed: &Observed) -> Acceptance {
         profile,
         drain_held,
     }
+}
+
+/// A selector of a stage that selects nobody knows what: the schema takes any word for an operator.
+fn unreadable_stage(observed: &Observed) -> Option<Refusal> {
+    let stages = &observed.pool.spec.drain().stages;
+    let error = Stages::read(stages, &observed.namespaces).err()?;
+    Some(Refusal::new(
+        Reason::InvalidSpec,
+        format!("{error}. No node is drained until it is repaired"),
+    ))
 }
 
 /// A setting that no provider reads, because a field of the pool owns the key that was meant.
@@ -239,5 +251,21 @@ mod tests {
         let other = of(json!({ "scheduling": { "schedulerName": "x" } }));
         assert_eq!(reasons(&other), [Reason::NotSupportedYet]);
         assert!(other.workload && other.profile && other.drain_held.is_none());
+    }
+
+    #[test]
+    fn a_stage_that_can_t_be_understood_holds_drains_and_one_that_can_does_not() {
+        let of = |operator: &str| {
+            let stage = json!({ "name": "web", "waitFor": "Eviction", "podSelector": {
+                "matchExpressions": [{ "key": "tier", "operator": operator, "values": ["web"] }] } });
+            accept(&observed(pool(json!({ "spec": { "drain": {
+                "stages": [stage], "daemonSetPods": "IgnoreNeverStarted" } } }))))
+        };
+        assert_eq!((reasons(&of("In")), of("In").drain_held), (Vec::new(), None));
+        let refused = of("in");
+        assert_eq!(reasons(&refused), [Reason::InvalidSpec]);
+        assert!(refused.workload && refused.profile);
+        let held = refused.drain_held.unwrap();
+        assert!(held.contains("spec.drain.stages[name=web].podSelector"), "{held}");
     }
 }

@@ -1,9 +1,7 @@
 //! What this version does not act on yet. It is refused by name, never accepted in silence; what equals its default asks
 //! for nothing and is never refused.
 
-use vnp_crds::{
-    ComputeQos, DaemonSetPods, OnTimeout, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode,
-};
+use vnp_crds::{ComputeQos, OnTimeout, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode};
 
 use super::Refusal;
 
@@ -31,19 +29,6 @@ pub(super) fn drain(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
     let drain = spec.drain();
     let remedy = |back: &str| format!("no node is drained until {back}");
     let mut refused = Vec::new();
-    if !drain.stages.is_empty() {
-        let names = drain
-            .stages
-            .iter()
-            .map(|s| s.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
-        refused.push(not_yet(
-            "spec.drain.stages",
-            format!("set ({names})"),
-            &remedy("it is removed"),
-        ));
-    }
     if let Some(timeout) = drain.timeout {
         refused.push(not_yet(
             "spec.drain.timeoutSeconds",
@@ -56,13 +41,6 @@ pub(super) fn drain(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
             "spec.drain.onTimeout",
             drain.on_timeout,
             &remedy("it is Wait"),
-        ));
-    }
-    if drain.daemon_set_pods != DaemonSetPods::Evict {
-        refused.push(not_yet(
-            "spec.drain.daemonSetPods",
-            drain.daemon_set_pods,
-            &remedy("it is Evict"),
         ));
     }
     refused
@@ -136,7 +114,7 @@ mod tests {
             json!({ "computeDefaults": {} }),
             json!({ "computeDefaults": { "qos": "default" } }),
             json!({ "drain": {} }),
-            json!({ "drain": { "onTimeout": "Wait", "daemonSetPods": "Evict", "stages": [] } }),
+            json!({ "drain": { "onTimeout": "Wait", "stages": [] } }),
             json!({ "drain": { "pace": "Unlimited", "reap": "None", "barePods": "Evict", "capacityCheck": "Ignore" } }),
         ] {
             let spec = spec(overlay.clone());
@@ -156,16 +134,6 @@ mod tests {
                 "ForceDelete",
             ),
             (json!({ "onTimeout": "Abort" }), "spec.drain.onTimeout", "Abort"),
-            (
-                json!({ "daemonSetPods": "IgnoreNeverStarted" }),
-                "spec.drain.daemonSetPods",
-                "IgnoreNeverStarted",
-            ),
-            (
-                json!({ "stages": [{ "name": "web", "waitFor": "Eviction" }] }),
-                "spec.drain.stages",
-                "web",
-            ),
         ] {
             let spec = spec(json!({ "drain": overlay }));
             assert_eq!(sections(&spec), []);

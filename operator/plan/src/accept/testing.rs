@@ -82,6 +82,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         provider_pods: Default::default(),
         nodes: Default::default(),
         bound: Default::default(),
+        stateful_sets: Default::default(),
+        namespaces: Default::default(),
         budgets: Default::default(),
         restore_copy: None,
         template_copy: None,

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use kube::core::Status;
 use vnp_crds::BlockerReason;
 
-use super::candidates::no_disruptions;
+use super::budgets::no_disruptions;
 use super::order::EvictionCandidate;
 use crate::observed::ObjectKey;
 

@@ -1,17 +1,19 @@
 //! Which pods of a node may be evicted now, and what holds the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{Selector, SelectorExt};
 use vnp_crds::{BarePods, BlockerReason, Pace};
 
+use super::budgets::{BudgetSelectors, no_disruptions};
 use super::health::ProviderMark;
 use super::memory::DrainMemory;
 use super::order::{DrainLimits, DrainOrder, EvictionCandidate};
+use super::ordered::{Turn, held as waits_for, turn};
+use super::stages::{Place, Stages};
 use super::{DrainPlan, Scene, seconds};
-use crate::observed::{BoundPod, Budget, NodeView, ObjectKey, Ordinal};
+use crate::observed::{BoundPod, NodeView, ObjectKey, Ordinal, PodOwner};
 use crate::plan::NodeInDrain;
 
 /// A pod that is still there so long after its deletionTimestamp hangs on something.
@@ -30,53 +32,61 @@ pub(super) fn order(
     entry: &mut NodeInDrain,
     plan: &mut DrainPlan,
 ) {
+    // A selector that can't be read is refused by `accept`, and then no node drains.
+    let Ok(stages) = Stages::read(&scene.settings.stages, &scene.seen.namespaces) else {
+        return;
+    };
+    let stage = stages.turn(scene.seen.holding(ordinal));
     let memory = scene.seen.memory.get(&ordinal);
     let selectors = BudgetSelectors::of(&scene.seen.budgets);
     let mut held = Held::default();
-    let mut candidates: Vec<(u8, EvictionCandidate)> = Vec::new();
+    let mut offer = Offer::default();
+    let mut ordered: BTreeMap<&PodOwner, Vec<&BoundPod>> = BTreeMap::new();
     let mut terminating = 0;
     let mut overdue = 0;
-    for pod in scene.seen.pods_on(ordinal) {
+    let mut later = false;
+    for pod in scene.seen.holding(ordinal) {
         if let Some(deletion) = pod.deletion {
             terminating += 1;
             overdue += u32::from(deletion < scene.now);
             stuck(scene.now, pod, deletion, &mut held, plan);
-        } else if let Some((reason, object, message)) = refused(scene, pod, memory) {
-            held.add(reason, object, message, scene.now);
-        } else {
-            let budgets = if pod.finished() {
-                Vec::new()
-            } else {
-                selectors.covering(pod)
-            };
-            if let Some(refusal) = memory.and_then(|m| m.refusals.get(&pod.uid)) {
+            continue;
+        }
+        match stage.place(pod) {
+            Place::Leaves => {}
+            Place::Waits => {
+                later = true;
+                continue;
+            }
+            Place::Finishes(stage) => {
                 held.add(
-                    refusal.reason,
-                    refusal.object.clone(),
-                    refusal.message.clone(),
-                    refusal.since,
-                );
-            } else if let Some(spent) = selectors.spent(&budgets) {
-                held.add(
-                    BlockerReason::BlockedByBudget,
-                    spent.to_string(),
-                    no_disruptions(spent),
+                    BlockerReason::WaitingForCompletion,
+                    format!("stage/{}", stage.name),
+                    left_to_finish(&stage.name),
                     scene.now,
                 );
+                continue;
             }
-            let rank = if pod.finished() {
-                0
-            } else {
-                1 + u8::from(pod.daemon_set())
-            };
-            candidates.push((
-                rank,
-                EvictionCandidate {
-                    pod: pod.key.clone(),
-                    uid: pod.uid.clone(),
-                    budgets,
-                },
-            ));
+        }
+        if let Some((reason, object, message)) = refused(scene, pod, memory) {
+            held.add(reason, object, message, scene.now);
+            continue;
+        }
+        let budgets = if pod.finished() {
+            Vec::new()
+        } else {
+            selectors.covering(pod)
+        };
+        match pod.stateful_set() {
+            Some(owner) if budgets.is_empty() && !pod.finished() => {
+                ordered.entry(owner).or_default().push(pod)
+            }
+            _ => offer.add(scene, pod, budgets, memory, &selectors, &mut held),
+        }
+    }
+    for (owner, pods) in ordered {
+        if let Some(pod) = next_of(scene, owner, &pods, &mut held, plan) {
+            offer.add(scene, pod, Vec::new(), memory, &selectors, &mut held);
         }
     }
     if let Some(arrivals) = memory.map(|m| m.arrivals).filter(|a| *a >= ARRIVALS) {
@@ -93,8 +103,10 @@ pub(super) fn order(
     }
     entry.pods_blocked = i32::try_from(held.pods()).unwrap_or(i32::MAX);
     held.report(scene, plan);
-    candidates.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.pod.cmp(&b.1.pod)));
-    let pods: Vec<EvictionCandidate> = candidates.into_iter().map(|(_, c)| c).collect();
+    let pods = offer.sorted();
+    if later && pods.is_empty() {
+        plan.waits_for_stage = true;
+    }
     let covering: BTreeSet<&ObjectKey> = pods.iter().flat_map(|p| &p.budgets).collect();
     let budgets = scene
         .seen
@@ -115,6 +127,104 @@ pub(super) fn order(
         limits: limits(scene),
         budgets,
     });
+}
+
+/// The pods that may be evicted, with their rank.
+#[derive(Default)]
+struct Offer(Vec<(u8, EvictionCandidate)>);
+
+impl Offer {
+    /// Offers a pod, and says what is known to hold it: the task asks again when that may have changed.
+    fn add(
+        &mut self,
+        scene: &Scene<'_>,
+        pod: &BoundPod,
+        budgets: Vec<ObjectKey>,
+        memory: Option<&DrainMemory>,
+        selectors: &BudgetSelectors,
+        held: &mut Held,
+    ) {
+        if let Some(refusal) = memory.and_then(|m| m.refusals.get(&pod.uid)) {
+            held.add(
+                refusal.reason,
+                refusal.object.clone(),
+                refusal.message.clone(),
+                refusal.since,
+            );
+        } else if let Some(spent) = selectors.spent(&budgets) {
+            held.add(
+                BlockerReason::BlockedByBudget,
+                spent.to_string(),
+                no_disruptions(spent),
+                scene.now,
+            );
+        }
+        let rank = if pod.finished() {
+            0
+        } else {
+            1 + u8::from(pod.daemon_set())
+        };
+        self.0.push((
+            rank,
+            EvictionCandidate {
+                pod: pod.key.clone(),
+                uid: pod.uid.clone(),
+                budgets,
+            },
+        ));
+    }
+
+    fn sorted(mut self) -> Vec<EvictionCandidate> {
+        self.0
+            .sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.pod.cmp(&b.1.pod)));
+        self.0.into_iter().map(|(_, c)| c).collect()
+    }
+}
+
+/// The pod of a StatefulSet without a budget that may leave now. Of several nodes that drain, the first one has the turn.
+fn next_of<'a>(
+    scene: &Scene<'_>,
+    owner: &PodOwner,
+    pods: &[&'a BoundPod],
+    held: &mut Held,
+    plan: &mut DrainPlan,
+) -> Option<&'a BoundPod> {
+    let unknown = Arc::default();
+    let members = scene.seen.stateful_sets.get(&owner.uid).unwrap_or(&unknown);
+    match turn(members, pods, scene.now) {
+        Turn::Leaves(pod) => plan.turns.insert(owner.uid.clone()).then_some(pod),
+        Turn::Waits { until } => {
+            if let Some(until) = until {
+                plan.wake(until);
+            }
+            None
+        }
+        Turn::Held { by, state, since } => {
+            let namespace = pods.first().map(|p| p.key.namespace.clone()).unwrap_or_default();
+            let set = ObjectKey {
+                namespace,
+                name: owner.name.clone(),
+            }
+            .to_string();
+            let message = waits_for(&set, &by, state);
+            for _ in pods {
+                held.add(
+                    BlockerReason::StatefulSetStuck,
+                    set.clone(),
+                    message.clone(),
+                    since,
+                );
+            }
+            None
+        }
+    }
+}
+
+fn left_to_finish(stage: &str) -> String {
+    format!(
+        "its pods are left to finish (spec.drain.stages[name={stage}].waitFor: Completion), and later stages wait for them; \
+         to go on at once, delete the pods or set waitFor: Eviction"
+    )
 }
 
 fn limits(scene: &Scene<'_>) -> DrainLimits {
@@ -190,14 +300,6 @@ fn refused(
     })
 }
 
-/// What a spent budget is said to need; the same words whether a watch or an eviction told.
-pub(crate) fn no_disruptions(budget: &ObjectKey) -> String {
-    format!(
-        "PodDisruptionBudget {budget} allows no disruption now; see kubectl -n {} get pdb {}",
-        budget.namespace, budget.name
-    )
-}
-
 /// Blocked pods by what blocks them.
 #[derive(Default)]
 struct Held(BTreeMap<(BlockerReason, String), (usize, String, Timestamp)>);
@@ -222,52 +324,5 @@ impl Held {
     }
 }
 
-/// The budgets' selectors, read once for all pods of a node.
-struct BudgetSelectors {
-    by_namespace: BTreeMap<String, Vec<(ObjectKey, Selector)>>,
-    /// Budgets that allow nothing: known by watch, without asking.
-    spent: BTreeSet<ObjectKey>,
-}
-
-impl BudgetSelectors {
-    fn of(budgets: &[Budget]) -> Self {
-        let mut by_namespace: BTreeMap<String, Vec<(ObjectKey, Selector)>> = BTreeMap::new();
-        let mut spent = BTreeSet::new();
-        for budget in budgets {
-            let Some(selector) = budget.selector.clone().and_then(readable) else {
-                continue;
-            };
-            by_namespace
-                .entry(budget.key.namespace.clone())
-                .or_default()
-                .push((budget.key.clone(), selector));
-            if budget.current && budget.allowed <= 0 {
-                spent.insert(budget.key.clone());
-            }
-        }
-        Self { by_namespace, spent }
-    }
-
-    /// The only budget of a pod, when it allows nothing.
-    fn spent<'a>(&self, budgets: &'a [ObjectKey]) -> Option<&'a ObjectKey> {
-        let [only] = budgets else { return None };
-        self.spent.contains(only).then_some(only)
-    }
-
-    fn covering(&self, pod: &BoundPod) -> Vec<ObjectKey> {
-        let budgets = self
-            .by_namespace
-            .get(&pod.key.namespace)
-            .map_or(&[][..], Vec::as_slice);
-        budgets
-            .iter()
-            .filter(|(_, s)| s.matches(&pod.labels))
-            .map(|(key, _)| key.clone())
-            .collect()
-    }
-}
-
-/// A selector that this version can't read covers nothing here; the API server still respects the budget.
-fn readable(selector: LabelSelector) -> Option<Selector> {
-    Selector::try_from(selector).ok()
-}
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
-use vnp_crds::{DrainPhase, EventReason};
+use vnp_crds::{DaemonSetPods, DrainPhase, EventReason};
 
 use super::health::ProviderMark;
 use super::memory::Departures;
@@ -168,7 +168,13 @@ fn begin(
         .as_ref()
         .and_then(|n| n.heartbeat.as_ref())
         .map_or(0, |b| b.beats);
-    match Settle::begin(fence, provider, live.list.clone(), beats) {
+    // What never came up goes without ceremony, so nothing at all may be bound to it.
+    let setting = if provider.is_some() {
+        live.daemon_set_pods()
+    } else {
+        DaemonSetPods::Evict
+    };
+    match Settle::begin(fence, provider, live.list.clone(), beats, setting) {
         Ok(settle) => {
             plan.settles.insert(ordinal, settle);
             plan.wake(scene.now + seconds(1));

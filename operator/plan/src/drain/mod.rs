@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod audit;
+mod budgets;
 mod candidates;
 mod choose;
 mod cordon;
@@ -11,11 +12,13 @@ pub mod health;
 pub mod memory;
 mod node;
 pub mod order;
+mod ordered;
 pub mod pace;
 mod removal;
 pub mod settle;
+pub(crate) mod stages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -62,6 +65,10 @@ pub struct DrainPlan {
     pub held_by_provider: Option<Ordinal>,
     /// When to look again.
     pub wake_at: Option<Timestamp>,
+    /// UIDs of the StatefulSets of which a pod is offered already.
+    turns: BTreeSet<String>,
+    /// A node has nothing to offer but pods of later stages.
+    waits_for_stage: bool,
 }
 
 impl DrainPlan {
@@ -105,6 +112,16 @@ impl Scene<'_> {
     /// The value of annotation `shrinking` with which this leader may shrink this ordinal.
     pub(crate) fn fence(&self, ordinal: Ordinal, node_uid: &str) -> String {
         format!("{ordinal}/{node_uid}/{}", self.seen.operator.lease_transitions)
+    }
+
+    /// The last report said that the drain waits for pods to finish.
+    pub(crate) fn waited_for_completion(&self) -> bool {
+        let drain = self.seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
+        drain.is_some_and(|d| {
+            d.blockers
+                .iter()
+                .any(|b| b.reason == BlockerReason::WaitingForCompletion)
+        })
     }
 
     /// Since when the same thing blocks: kept from the status, so that it survives a restart.
@@ -158,9 +175,13 @@ pub fn plan_drain(
     let mut plan = DrainPlan::default();
     let chosen = choose::choose(&scene, holds, &mut plan);
     cordon::release(&scene, &chosen, &mut plan);
+    let mut silent = Vec::new();
     for ordinal in &chosen {
-        node::advance(&scene, *ordinal, &mut plan);
+        if node::advance(&scene, *ordinal, &mut plan) {
+            silent.push(*ordinal);
+        }
     }
+    node::progress(&scene, &silent, &mut plan);
     removal::advance(&scene, &mut plan);
     audit::advance(&scene, &mut plan);
     plan.limited_by = limited_by(&scene, &plan);
@@ -180,6 +201,8 @@ fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {
         .next();
     Some(told.unwrap_or(if plan.orders.is_empty() {
         LimitedBy::Settle
+    } else if plan.waits_for_stage && plan.orders.iter().all(|o| o.pods.is_empty()) {
+        LimitedBy::Stage
     } else {
         LimitedBy::Nothing
     }))

@@ -14,36 +14,51 @@ const RECORDONS: i32 = 3;
 /// How long a restarted provider may take before that is called a blocker.
 const RESTART_GRACE_SECONDS: i64 = 120;
 
-/// Takes the ordinal one step further, or says what holds it.
-pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) {
+/// Takes the ordinal one step further, or says what holds it. True when there is nothing to say.
+pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) -> bool {
     let mut entry = entry(scene, ordinal);
     let found = plan.findings.len();
     walk(scene, ordinal, &mut entry, plan);
-    // Without progress until then it is stalled, and nothing else may happen that would tell.
-    let deadline = entry.last_progress + signed(scene.settings.progress_deadline);
-    if deadline > scene.now {
-        plan.wake(deadline);
-    } else if entry.phase == DrainPhase::Evicting && plan.findings.len() == found {
+    plan.nodes.push(entry);
+    plan.findings.len() == found
+}
+
+/// Holds the nodes against `spec.drain.progressDeadlineSeconds`. `silent`: those of which nothing is known to hold them.
+pub(super) fn progress(scene: &Scene<'_>, silent: &[Ordinal], plan: &mut DrainPlan) {
+    let waits =
+        |f: &Finding| matches!(f, Finding::Blocker(b) if b.reason == BlockerReason::WaitingForCompletion);
+    // The time in which pods were left to finish does not count; the rest of the drain begins with their end.
+    let waited = scene.waited_for_completion() && !plan.findings.iter().any(waits);
+    let mut stalled = Vec::new();
+    let mut wake = Vec::new();
+    for entry in &mut plan.nodes {
+        if waited {
+            entry.last_progress = scene.now;
+        }
+        // Without progress until then it is stalled, and nothing else may happen that would tell.
+        let deadline = entry.last_progress + signed(scene.settings.progress_deadline);
+        if deadline > scene.now {
+            wake.push(deadline);
+        } else if entry.phase == DrainPhase::Evicting && silent.contains(&entry.ordinal) {
+            stalled.push((entry.name.clone(), entry.pods_remaining));
+        }
+    }
+    wake.into_iter().for_each(|at| plan.wake(at));
+    for (node, pods) in stalled {
         let message = "no pod has left it for spec.drain.progressDeadlineSeconds, and nothing is known that holds them; \
                        see the operator's log for the answers to its evictions";
-        let blocker = scene.blocker(
-            BlockerReason::Throttled,
-            entry.name.clone(),
-            scene.seen.pods_on(ordinal).count(),
-            message.to_owned(),
-        );
-        plan.block(blocker);
+        let pods = usize::try_from(pods).unwrap_or(0);
+        plan.block(scene.blocker(BlockerReason::Throttled, node, pods, message.to_owned()));
     }
-    plan.nodes.push(entry);
 }
 
 fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
     let before = scene.reported(ordinal);
     let node = scene.seen.nodes.get(&ordinal);
-    let remaining = scene.seen.pods_on(ordinal).count();
+    let remaining = scene.seen.holding(ordinal).count();
     let terminating = scene
         .seen
-        .pods_on(ordinal)
+        .holding(ordinal)
         .filter(|p| p.deletion.is_some())
         .count();
     let left = int(remaining);
@@ -133,7 +148,7 @@ fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &
         let mut blocker = scene.blocker(
             BlockerReason::CordonContested,
             node.name.clone(),
-            scene.seen.pods_on(entry.ordinal).count(),
+            scene.seen.holding(entry.ordinal).count(),
             message.clone(),
         );
         blocker.terminal = true;
@@ -188,7 +203,7 @@ fn unhealthy(
         return;
     }
     plan.held_by_provider = Some(ordinal);
-    let pods = scene.seen.pods_on(ordinal).count();
+    let pods = scene.seen.holding(ordinal).count();
     let reason = match why {
         Unhealthy::NodeMissing if pods > 0 => BlockerReason::NodeMissing,
         _ => BlockerReason::ProviderUnavailable,
@@ -299,7 +314,7 @@ fn reaped(
         .as_ref()
         .is_some_and(|p| p.uid == mark.pod_uid && !p.deleting);
     if same
-        && live.list.holding().next().is_none()
+        && live.holding().next().is_none()
         && let Some(pod) = pod
     {
         entry.reaped_provider_uid = Some(mark.pod_uid.clone());

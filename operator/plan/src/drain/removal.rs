@@ -23,19 +23,35 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
         }
     }
     for (ordinal, pods) in &scene.seen.bound {
-        if absent(scene, *ordinal) && !pods.is_empty() && !ours(scene, *ordinal, plan) {
-            let node = scene.seen.node_name(*ordinal);
-            let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
-            plan.findings.push(Finding::Event(EventNote {
-                reason: EventReason::UnknownOrdinal,
-                subject: node.clone(),
-                note: format!(
-                    "pods are bound to {node}, for which there never was a virtual node (first: {first}); delete them, \
-                     or take spec.nodeName out of their manifests"
-                ),
-            }));
+        if !absent(scene, *ordinal) || pods.is_empty() {
+            continue;
         }
+        let node = scene.seen.node_name(*ordinal);
+        let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
+        let note = if !ours(scene, *ordinal, plan) {
+            format!(
+                "pods are bound to {node}, for which there never was a virtual node (first: {first}); delete them, or take \
+                 spec.nodeName out of their manifests"
+            )
+        } else if left_out_only(scene, *ordinal) && !scene.seen.nodes.contains_key(ordinal) {
+            format!(
+                "DaemonSet pods that never started are bound to {node}, which is gone (first: {first}); \
+                 spec.drain.daemonSetPods leaves them out, and the pod garbage collector removes them"
+            )
+        } else {
+            continue;
+        };
+        plan.findings.push(Finding::Event(EventNote {
+            reason: EventReason::UnknownOrdinal,
+            subject: node,
+            note,
+        }));
     }
+}
+
+/// Pods are bound, and `spec.drain.daemonSetPods` leaves out all of them.
+fn left_out_only(scene: &Scene<'_>, ordinal: Ordinal) -> bool {
+    scene.seen.pods_on(ordinal).next().is_some() && scene.seen.holding(ordinal).next().is_none()
 }
 
 /// Whether the StatefulSet keeps no provider for the ordinal.
@@ -127,7 +143,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     }
     let reported = scene.reported(ordinal);
     let started_at = reported.map_or(scene.now, |r| r.started_at.0);
-    let left = i32::try_from(scene.seen.pods_on(ordinal).count()).unwrap_or(i32::MAX);
+    let left = i32::try_from(scene.seen.holding(ordinal).count()).unwrap_or(i32::MAX);
     let provider = scene.seen.provider_pods.get(&ordinal);
     let phase = if provider.is_some() {
         DrainPhase::Shrinking
@@ -162,7 +178,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
             node.name,
             node.uid
         );
-        let pods = scene.seen.pods_on(ordinal).count();
+        let pods = scene.seen.holding(ordinal).count();
         plan.block(scene.blocker(
             BlockerReason::ProviderUnavailable,
             node.name.clone(),
@@ -186,7 +202,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         plan.reads.push(ordinal);
         return;
     };
-    let empty = live.list.holding().next().is_none() || given_up;
+    let empty = live.holding().next().is_none() || given_up;
     let same = live.node.as_ref().is_some_and(|n| n.uid == node.uid) && live.provider_pod.is_none();
     let gone = live
         .workload

@@ -1,6 +1,7 @@
 //! The time between the two lists that prove a node empty.
 
 use jiff::{SignedDuration, Timestamp};
+use vnp_crds::DaemonSetPods;
 
 use super::health::ProviderMark;
 use crate::proof::QuorumList;
@@ -16,7 +17,8 @@ pub struct Settle {
 }
 
 impl Settle {
-    /// Begins a settle with a first list that shows no pod, at a time when so many `beats` had been seen. `provider` is `None` for an ordinal that never came up.
+    /// Begins a settle with a first list that shows no pod, or none that counts under this `spec.drain.daemonSetPods`, at a
+    /// time when so many `beats` had been seen. `provider` is `None` for an ordinal that never came up.
     ///
     /// # Errors
     /// The list back, when a pod holds the node.
@@ -25,8 +27,9 @@ impl Settle {
         provider: Option<ProviderMark>,
         first: QuorumList,
         beats: u64,
+        daemon_set_pods: DaemonSetPods,
     ) -> Result<Self, QuorumList> {
-        if first.holding().next().is_some() {
+        if first.holding_under(daemon_set_pods).next().is_some() {
             Err(first)
         } else {
             Ok(Self {

@@ -12,7 +12,7 @@ use crate::proof::{ListAnswer, LiveFacts, QuorumList};
 use crate::step::{PatchPurpose, WorkloadPatch};
 use crate::testing::{after, bind, node, now, observed, pod, pool, provider_pod, with_node, workload};
 
-fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
+pub(super) fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
     let workload = seen.workload.clone().unwrap();
     plan_drain(seen, &workload, target, &Holds::default(), at)
 }
@@ -21,7 +21,7 @@ fn memory(seen: &mut Observed, ordinal: Ordinal, change: impl FnOnce(&mut DrainM
     change(seen.memory.entry(ordinal).or_default());
 }
 
-fn cordon(seen: &mut Observed, ordinal: Ordinal) {
+pub(super) fn cordon(seen: &mut Observed, ordinal: Ordinal) {
     with_node(seen, ordinal, |n| {
         n.unschedulable = true;
         n.cordon_owner = CordonOwner::Us;
@@ -35,7 +35,7 @@ fn fence(seen: &mut Observed, value: &str) {
     seen.workload = Some(Arc::new(Workload::new(raw)));
 }
 
-fn list(at: Timestamp, pods: Vec<crate::observed::BoundPod>) -> QuorumList {
+pub(super) fn list(at: Timestamp, pods: Vec<crate::observed::BoundPod>) -> QuorumList {
     let answer = ListAnswer {
         resource_version: Some("1".to_owned()),
         continue_token: None,
@@ -44,7 +44,12 @@ fn list(at: Timestamp, pods: Vec<crate::observed::BoundPod>) -> QuorumList {
     QuorumList::complete(at, answer).unwrap()
 }
 
-fn look(seen: &mut Observed, ordinal: Ordinal, at: Timestamp, pods: Vec<crate::observed::BoundPod>) {
+pub(super) fn look(
+    seen: &mut Observed,
+    ordinal: Ordinal,
+    at: Timestamp,
+    pods: Vec<crate::observed::BoundPod>,
+) {
     let live = LiveFacts {
         list: list(at, pods),
         pool: seen.pool.clone(),
@@ -65,7 +70,7 @@ fn purposes(plan: &DrainPlan) -> Vec<PatchPurpose> {
         .collect()
 }
 
-fn shrinks(plan: &DrainPlan) -> Vec<Ordinal> {
+pub(super) fn shrinks(plan: &DrainPlan) -> Vec<Ordinal> {
     plan.steps
         .iter()
         .filter_map(|s| {
@@ -78,7 +83,7 @@ fn shrinks(plan: &DrainPlan) -> Vec<Ordinal> {
         .collect()
 }
 
-fn blockers(plan: &DrainPlan) -> Vec<BlockerReason> {
+pub(super) fn blockers(plan: &DrainPlan) -> Vec<BlockerReason> {
     plan.findings
         .iter()
         .filter_map(|f| {
@@ -92,7 +97,7 @@ fn blockers(plan: &DrainPlan) -> Vec<BlockerReason> {
 }
 
 /// Node 2 of 3 is to go; it is cordoned, empty, reaped, fenced and one settle old.
-fn ripe() -> Observed {
+pub(super) fn ripe() -> Observed {
     let spec = json!({ "replicas": 2, "drain": { "emptySettleSeconds": 30 } });
     let mut seen = observed(pool(spec), 3);
     cordon(&mut seen, 2);
@@ -104,6 +109,7 @@ fn ripe() -> Observed {
             Some(mark(2)),
             list(after(-40), Vec::new()),
             9,
+            vnp_crds::DaemonSetPods::Evict,
         )
         .ok();
     });
@@ -115,7 +121,7 @@ fn mark(ordinal: Ordinal) -> health::ProviderMark {
     health::health(Some(&node(ordinal)), Some(&provider_pod(ordinal)), now()).unwrap()
 }
 
-fn report(seen: &mut Observed, phase: DrainPhase, reaped: Option<&str>) {
+pub(super) fn report(seen: &mut Observed, phase: DrainPhase, reaped: Option<&str>) {
     let mut pool = (*seen.pool).clone();
     pool.status = Some(
         serde_json::from_value(json!({
@@ -641,6 +647,7 @@ fn a_settle_needs_a_sign_of_life_even_when_no_departure_was_seen() {
             Some(mark(2)),
             list(after(-40), Vec::new()),
             10,
+            vnp_crds::DaemonSetPods::Evict,
         )
         .ok();
     });

@@ -3,6 +3,7 @@
 
 mod node;
 mod pod;
+mod stateful_set;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use vnp_crds::VirtualNodePool;
 
 pub use node::{CordonOwner, Heartbeat, NodeView};
 pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
+pub use stateful_set::{Member, MemberState, Members};
 pub use workload::{UpdateStrategy, Workload};
 
 use crate::drain::audit::Trail;
@@ -41,8 +43,12 @@ pub struct Observed {
     pub nodes: BTreeMap<Ordinal, Arc<NodeView>>,
     /// Pods whose `spec.nodeName` is `<provider.name>-<ordinal>`, whether that Node exists or not; sorted by key.
     pub bound: BTreeMap<Ordinal, Arc<Vec<BoundPod>>>,
+    /// The StatefulSets with pods in `bound`, by UID, each with all its pods.
+    pub stateful_sets: BTreeMap<String, Arc<Members>>,
     /// All PodDisruptionBudgets of the cluster.
     pub budgets: Arc<Vec<Budget>>,
+    /// Labels of all namespaces, by name.
+    pub namespaces: Arc<BTreeMap<String, BTreeMap<String, String>>>,
     /// Secret `vnp-restore-<pool-uid>`: the workload as it was before it was deleted by somebody.
     pub restore_copy: Option<SavedCopy>,
     /// Secret `vnp-template-<pool-uid>`: the template that a roll in progress replaces.
@@ -101,6 +107,12 @@ impl Observed {
             .into_iter()
             .flat_map(|pods| pods.iter())
             .filter(|p| !p.mirror)
+    }
+
+    /// Pods that keep the ordinal from going: all that count, but for those that `spec.drain.daemonSetPods` leaves out.
+    pub fn holding(&self, ordinal: Ordinal) -> impl Iterator<Item = &BoundPod> {
+        let setting = self.pool.spec.drain().daemon_set_pods;
+        self.pods_on(ordinal).filter(move |p| !p.left_out(setting))
     }
 }
 

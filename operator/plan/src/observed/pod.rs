@@ -3,6 +3,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use vnp_crds::DaemonSetPods;
 
 /// Namespace and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,9 @@ pub struct BoundPod {
     pub mirror: bool,
     /// It has finalizers of its own.
     pub finalizers: bool,
+    /// It is Pending, and neither an IP, nor a started container, nor an instance id shows that an instance was ever asked
+    /// for.
+    pub never_started: bool,
     /// It can run nowhere but on virtual nodes: nodeSelector or required affinity asks for `type=virtual-kubelet`.
     pub requires_virtual: bool,
     /// The cloud's id of its instance, once the provider has written it.
@@ -74,6 +78,17 @@ impl BoundPod {
     /// It belongs to a DaemonSet.
     pub fn daemon_set(&self) -> bool {
         self.controller.as_ref().is_some_and(|c| c.kind == "DaemonSet")
+    }
+
+    /// It belongs to a StatefulSet.
+    pub fn stateful_set(&self) -> Option<&PodOwner> {
+        self.controller.as_ref().filter(|c| c.kind == "StatefulSet")
+    }
+
+    /// It does not hold its node under this `spec.drain.daemonSetPods`: a DaemonSet's pod without an instance. Source: P1
+    /// names this exception; what ever started is an instance, and holds.
+    pub fn left_out(&self, setting: DaemonSetPods) -> bool {
+        setting == DaemonSetPods::IgnoreNeverStarted && self.daemon_set() && self.never_started
     }
 
     /// Nobody will make it again elsewhere: no controller ownerReference of any kind.

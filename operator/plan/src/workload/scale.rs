@@ -78,7 +78,7 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
             .nodes
             .get(&ordinal)
             .is_some_and(|n| n.pool_label() == Some(observed.pool_name()) && !n.reserved());
-        let pods = observed.pods_on(ordinal).count();
+        let pods = observed.holding(ordinal).count();
         let given_up = entry.is_some_and(|r| r.abandoned) || abandoned(observed, ordinal);
         if pods == 0 || given_up || !(labelled || entry.is_some()) {
             continue;
