@@ -35,6 +35,8 @@ pub(super) fn note(
         memory.refusals.retain(|_, refusal| match refusal.reason {
             BlockerReason::Throttled => false,
             BlockerReason::BlockedByBudget => !budgets.contains(&refusal.object),
+            // The namespace as a whole was refused, and is not any more.
+            BlockerReason::EvictionForbidden => refusal.object != pod.pod.namespace,
             _ => true,
         });
     }
@@ -119,6 +121,19 @@ mod tests {
         );
         assert!(note(&mut memory, &pod("d"), &Answer::Accepted, at(1)));
         assert_eq!(memory.refusals.keys().collect::<Vec<_>>(), ["c"]);
+    }
+
+    #[test]
+    fn a_permission_that_is_back_frees_the_namespace() {
+        let mut memory = DrainMemory::default();
+        let forbidden = |rbac| Answer::Forbidden {
+            rbac,
+            text: "no".into(),
+        };
+        note(&mut memory, &pod("a"), &forbidden(true), at(0));
+        note(&mut memory, &pod("b"), &forbidden(false), at(0));
+        assert!(note(&mut memory, &pod("c"), &Answer::Accepted, at(1)));
+        assert_eq!(memory.refusals.keys().collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The tasks against an API server that answers as told, on a paused clock.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,6 +51,10 @@ fn bench(answer: impl Fn(&Call) -> Answered + Clone + Send + 'static) -> Bench {
             answer(&call)
         }
     });
+    bench_of(client, calls)
+}
+
+fn bench_of(client: kube::Client, calls: Calls) -> Bench {
     let claim = Claim::lasting(1);
     let memories = Arc::new(DrainMemories::default());
     let metrics = Metrics::default();

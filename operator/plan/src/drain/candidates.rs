@@ -8,7 +8,7 @@ use vnp_crds::{BarePods, BlockerReason, Pace};
 
 use super::budgets::{BudgetSelectors, no_disruptions};
 use super::health::ProviderMark;
-use super::memory::DrainMemory;
+use super::memory::{DrainMemory, Refusal};
 use super::order::{DrainLimits, DrainOrder, EvictionCandidate};
 use super::ordered::{Turn, held as waits_for, turn};
 use super::stages::{Place, Stages};
@@ -40,7 +40,10 @@ pub(super) fn order(
     let memory = scene.seen.memory.get(&ordinal);
     let selectors = BudgetSelectors::of(&scene.seen.budgets);
     let mut held = Held::default();
-    let mut offer = Offer::default();
+    let mut offer = Offer {
+        namespaces: memory.map(refusing_namespaces).unwrap_or_default(),
+        pods: Vec::new(),
+    };
     let mut ordered: BTreeMap<&PodOwner, Vec<&BoundPod>> = BTreeMap::new();
     let mut terminating = 0;
     let mut overdue = 0;
@@ -130,10 +133,13 @@ pub(super) fn order(
 }
 
 /// The pods that may be evicted, with their rank.
-#[derive(Default)]
-struct Offer(Vec<(u8, EvictionCandidate)>);
+struct Offer<'a> {
+    /// Namespaces that refuse as a whole.
+    namespaces: BTreeMap<&'a str, &'a Refusal>,
+    pods: Vec<(u8, EvictionCandidate)>,
+}
 
-impl Offer {
+impl Offer<'_> {
     /// Offers a pod, and says what is known to hold it: the task asks again when that may have changed.
     fn add(
         &mut self,
@@ -144,7 +150,9 @@ impl Offer {
         selectors: &BudgetSelectors,
         held: &mut Held,
     ) {
-        if let Some(refusal) = memory.and_then(|m| m.refusals.get(&pod.uid)) {
+        let of_pod = memory.and_then(|m| m.refusals.get(&pod.uid));
+        let of_namespace = || self.namespaces.get(pod.key.namespace.as_str()).copied();
+        if let Some(refusal) = of_pod.or_else(of_namespace) {
             held.add(
                 refusal.reason,
                 refusal.object.clone(),
@@ -164,7 +172,7 @@ impl Offer {
         } else {
             1 + u8::from(pod.daemon_set())
         };
-        self.0.push((
+        self.pods.push((
             rank,
             EvictionCandidate {
                 pod: pod.key.clone(),
@@ -175,9 +183,9 @@ impl Offer {
     }
 
     fn sorted(mut self) -> Vec<EvictionCandidate> {
-        self.0
+        self.pods
             .sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.pod.cmp(&b.1.pod)));
-        self.0.into_iter().map(|(_, c)| c).collect()
+        self.pods.into_iter().map(|(_, c)| c).collect()
     }
 }
 
@@ -298,6 +306,19 @@ fn refused(
                 .to_owned(),
         )
     })
+}
+
+/// Namespaces of which one pod was refused in a way that holds for all of them: the others are not asked for, and are
+/// blocked all the same.
+fn refusing_namespaces(memory: &DrainMemory) -> BTreeMap<&str, &Refusal> {
+    let whole = |r: &&Refusal| {
+        matches!(
+            r.reason,
+            BlockerReason::NamespaceTerminating | BlockerReason::EvictionForbidden
+        ) && !r.object.contains('/')
+    };
+    let refusals = memory.refusals.values().filter(whole);
+    refusals.map(|r| (r.object.as_str(), r)).collect()
 }
 
 /// Blocked pods by what blocks them.

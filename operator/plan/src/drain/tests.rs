@@ -1,3 +1,5 @@
+mod reported;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
