@@ -1,87 +1,27 @@
-//! What the operator writes, against a real API server: each answer of the Eviction API is taken for what it is, and
-//! each write has the precondition that its step promises.
+//! What the operator writes, against a real API server: each write has the precondition that its step promises.
 
 // Test support around the test functions, where a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+mod fixture;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
-use vnp_e2e::control_plane::{ControlPlane, ControlPlaneOptions, Identity};
-use vnp_e2e::scenario::eventually;
+use vnp_e2e::control_plane::Identity;
 use vnp_operator::apply::{Applier, Outcome, PoolRef, Retry};
-use vnp_operator::drain::DrainTasks;
-use vnp_operator::observe::memory::DrainMemories;
-use vnp_operator::runtime::clients::Clients;
-use vnp_operator::runtime::clock::Clock;
-use vnp_operator::runtime::lease::{Claim, Elector, Timing};
 use vnp_operator::runtime::metrics::Metrics;
-use vnp_plan::drain::order::{DrainLimits, DrainOrder, EvictionCandidate};
 use vnp_plan::observed::ObjectKey;
 use vnp_plan::plan::{Track, TrackKind};
 use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
 
-const SOON: Duration = Duration::from_secs(20);
-
-/// One namespace of the control plane that the tests share, and the operator's clients and lease in it.
-struct Bench {
-    control_plane: &'static ControlPlane,
-    admin: Client,
-    fast: Client,
-    claim: Claim,
-    namespace: String,
-}
+use crate::fixture::{Bench, create, fast, uid};
 
 impl Bench {
-    async fn new(namespace: &str) -> Result<Self> {
-        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-        let start = || ControlPlane::start(ControlPlaneOptions::default());
-        let control_plane = SHARED.get_or_try_init(start).await?;
-        let admin = control_plane.client().await?;
-        create(
-            &Api::<Namespace>::all(admin.clone()),
-            json!({"metadata": {"name": namespace}}),
-        )
-        .await?;
-        let fast = fast(control_plane, &Identity::admin()).await?;
-        // Long enough to never be renewed here.
-        let hour = Duration::from_secs(3600);
-        let timing = Timing {
-            duration: 2 * hour,
-            renew_deadline: hour,
-            retry_period: Duration::from_secs(1),
-        };
-        let mut elector = Elector::new(fast.clone(), namespace, timing, Clock::of_host());
-        elector.acquire().await;
-        let claim = elector.claim();
-        Ok(Self {
-            control_plane,
-            admin,
-            fast,
-            claim,
-            namespace: namespace.to_owned(),
-        })
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        Api::namespaced(self.admin.clone(), &self.namespace)
-    }
-
     fn applier(&self) -> Applier {
         Applier::new(
             self.fast.clone(),
@@ -109,121 +49,6 @@ impl Bench {
         };
         self.applier().run(&self.pool(), &[track]).await.remove(0)
     }
-
-    /// A running and ready pod, as far as the API server knows.
-    async fn running_pod(&self, name: &str) -> Result<Pod> {
-        self.owned_pod(name, json!([])).await
-    }
-
-    async fn owned_pod(&self, name: &str, owners: Value) -> Result<Pod> {
-        let pods = self.api::<Pod>();
-        let pod = create(
-            &pods,
-            json!({
-                "metadata": {"name": name, "labels": {"app": name}, "ownerReferences": owners},
-                "spec": {"nodeName": "somewhere", "containers": [{"name": "c", "image": "i"}],
-                         "tolerations": [{"operator": "Exists"}]},
-            }),
-        )
-        .await?;
-        let status =
-            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
-            .await?;
-        Ok(pod)
-    }
-
-    async fn budget(&self, name: &str, app: &str, bounds: Value) -> Result<PodDisruptionBudget> {
-        let mut spec = json!({"selector": {"matchLabels": {"app": app}}});
-        spec.as_object_mut()
-            .context("an object")?
-            .extend(bounds.as_object().cloned().unwrap_or_default());
-        create(&self.api(), json!({"metadata": {"name": name}, "spec": spec})).await
-    }
-
-    /// What the operator takes the answer to the eviction of this pod for, and the refusal that it would report.
-    async fn evict(
-        &self,
-        client: Client,
-        name: &str,
-        uid: &str,
-        budgets: &[&str],
-    ) -> Result<(String, Option<String>)> {
-        let key = |name: &str| ObjectKey {
-            namespace: self.namespace.clone(),
-            name: name.to_owned(),
-        };
-        let pod = EvictionCandidate {
-            pod: key(name),
-            uid: uid.to_owned(),
-            budgets: budgets.iter().map(|b| key(b)).collect(),
-        };
-        let order = DrainOrder {
-            node: "somewhere".into(),
-            node_uid: "n".into(),
-            ordinal: 0,
-            provider_uid: "p".into(),
-            pods: vec![pod],
-            terminating: 0,
-            overdue: 0,
-            departed: 0,
-            limits: DrainLimits {
-                per_second: Some(20.0),
-                burst: 100,
-                max_terminating: 1000,
-                max_per_budget: 16,
-            },
-            budgets: Vec::new(),
-        };
-        let metrics = Metrics::default();
-        let memories = Arc::new(DrainMemories::default());
-        let wake = Arc::new(|_: &str| {});
-        let tasks = DrainTasks::new(
-            client,
-            self.claim.clone(),
-            metrics.clone(),
-            0,
-            Arc::clone(&memories),
-            Clock::of_host(),
-            wake,
-        );
-        tasks.update("pool-uid", vec![order]);
-        let answer = eventually("the eviction is answered", SOON, async || {
-            let text = metrics.render()?;
-            let line = text
-                .lines()
-                .find(|l| l.contains("evictions_total{"))
-                .context("no answer yet")?;
-            Ok(line.split('"').nth(1).context("no label")?.to_owned())
-        })
-        .await?;
-        tasks.stop().await;
-        let refusals = &memories.snapshot("pool-uid")[&0].refusals;
-        let refusal = refusals
-            .get(uid)
-            .map(|r| format!("{} {}: {}", r.reason, r.object, r.message));
-        Ok((answer, refusal))
-    }
-}
-
-async fn fast(control_plane: &ControlPlane, identity: &Identity) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig_as(identity)?)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Clients::new(
-        config,
-        vnp_operator::runtime::lease::Timing::default(),
-        &Clock::of_host(),
-    )?
-    .fast)
-}
-
-async fn create<K>(api: &Api<K>, body: Value) -> Result<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
-{
-    Ok(api
-        .create(&PostParams::default(), &serde_json::from_value(body)?)
-        .await?)
 }
 
 fn retry(outcome: &Outcome) -> Option<Retry> {
@@ -232,169 +57,6 @@ fn retry(outcome: &Outcome) -> Option<Retry> {
         .as_ref()
         .err()
         .map(vnp_operator::apply::ApplyError::retry)
-}
-
-fn uid<K: ResourceExt>(object: &K) -> String {
-    object.uid().expect("an object from the server has a UID")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_without_budget_goes_once_and_only_by_its_uid() -> Result<()> {
-    let bench = Bench::new("evict-plain").await?;
-    let pod = bench.running_pod("web").await?;
-    let evict = |name, uid| bench.evict(bench.fast.clone(), name, uid, &[]);
-    assert_eq!(evict("web", "another-uid").await?.0, "other_uid");
-    assert!(
-        bench
-            .api::<Pod>()
-            .get("web")
-            .await?
-            .metadata
-            .deletion_timestamp
-            .is_none()
-    );
-    let real = uid(&pod);
-    assert_eq!(evict("web", &real).await?.0, "accepted");
-    let pod = bench.api::<Pod>().get("web").await?;
-    assert!(pod.metadata.deletion_timestamp.is_some());
-    assert_eq!(
-        pod.metadata.deletion_grace_period_seconds,
-        Some(30),
-        "its own grace period"
-    );
-    assert_eq!(evict("nobody", "u").await?.0, "gone");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_budget_that_allows_nothing_is_named() -> Result<()> {
-    let bench = Bench::new("evict-budget").await?;
-    let pod = bench.running_pod("web").await?;
-    bench.budget("keep", "web", json!({"minAvailable": 1})).await?;
-    eventually("the budget is accounted for", SOON, async || {
-        let status = bench
-            .api::<PodDisruptionBudget>()
-            .get("keep")
-            .await?
-            .status
-            .context("no status")?;
-        ensure!(
-            status.current_healthy == Some(1) && status.observed_generation == Some(1),
-            "{status:?}"
-        );
-        Ok(())
-    })
-    .await?;
-    let (answer, refusal) = bench
-        .evict(bench.fast.clone(), "web", &uid(&pod), &["keep"])
-        .await?;
-    assert_eq!(answer, "budget");
-    let refusal = refusal.context("no refusal")?;
-    assert!(
-        refusal.starts_with("BlockedByBudget evict-budget/keep: "),
-        "{refusal}"
-    );
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_budget_that_nobody_accounts_for_is_stale_and_one_with_a_full_map_is_full() -> Result<()> {
-    let bench = Bench::new("evict-stale").await?;
-    // Nobody can say how many pods this owner wants, so a budget in shares of them is never accounted for.
-    let owner = create(&bench.api::<ConfigMap>(), json!({"metadata": {"name": "owner"}})).await?;
-    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid(&owner), "controller": true}]);
-    let pod = bench.owned_pod("web", owner).await?;
-    bench.budget("share", "web", json!({"maxUnavailable": 1})).await?;
-    let evict = || bench.evict(bench.fast.clone(), "web", uid(&pod).leak(), &["share"]);
-    assert_eq!(evict().await?.0, "budget_stale");
-
-    let pending: BTreeMap<String, &str> = (0..2001)
-        .map(|n| (format!("gone-{n}"), "2026-01-01T00:00:00Z"))
-        .collect();
-    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 5, "disruptedPods": pending,
-        "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1}});
-    let budgets = bench.api::<PodDisruptionBudget>();
-    budgets
-        .patch_status("share", &PatchParams::default(), &Patch::Merge(&status))
-        .await?;
-    let (answer, refusal) = evict().await?;
-    assert_eq!(answer, "budget_map_full");
-    assert!(
-        refusal
-            .context("no refusal")?
-            .starts_with("BlockedByBudget evict-stale/share: ")
-    );
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn several_budgets_over_one_pod_are_told() -> Result<()> {
-    let bench = Bench::new("evict-several").await?;
-    let pod = bench.running_pod("web").await?;
-    for name in ["one", "two"] {
-        bench.budget(name, "web", json!({"minAvailable": 0})).await?;
-    }
-    let (answer, refusal) = bench
-        .evict(bench.fast.clone(), "web", &uid(&pod), &["one", "two"])
-        .await?;
-    assert_eq!(answer, "several_budgets");
-    let refusal = refusal.context("no refusal")?;
-    assert!(
-        refusal.starts_with("MultipleBudgets evict-several/one, evict-several/two: "),
-        "{refusal}"
-    );
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_permission_and_a_terminating_namespace_are_two_things() -> Result<()> {
-    let bench = Bench::new("evict-forbidden").await?;
-    let pod = bench.running_pod("web").await?;
-    let stranger = fast(bench.control_plane, &Identity::unprivileged("stranger")).await?;
-    let (answer, refusal) = bench.evict(stranger, "web", &uid(&pod), &[]).await?;
-    assert_eq!(answer, "forbidden");
-    let refusal = refusal.context("no refusal")?;
-    assert!(
-        refusal.starts_with("EvictionForbidden evict-forbidden: "),
-        "{refusal}"
-    );
-    assert!(
-        refusal.contains("pods/eviction") && !refusal.contains("\"web\""),
-        "{refusal}"
-    );
-
-    let namespaces = Api::<Namespace>::all(bench.admin.clone());
-    let held = json!({"metadata": {"finalizers": ["example.com/held"]}});
-    bench
-        .api::<Pod>()
-        .patch("web", &PatchParams::default(), &Patch::Merge(&held))
-        .await?;
-    namespaces
-        .delete(&bench.namespace, &DeleteParams::default())
-        .await?;
-    eventually("the namespace terminates", SOON, async || {
-        let phase = namespaces
-            .get(&bench.namespace)
-            .await?
-            .status
-            .and_then(|s| s.phase);
-        ensure!(phase.as_deref() == Some("Terminating"), "{phase:?}");
-        Ok(())
-    })
-    .await?;
-    let (answer, refusal) = bench.evict(bench.fast.clone(), "web", &uid(&pod), &[]).await?;
-    assert_eq!(answer, "namespace_terminating");
-    assert!(
-        refusal
-            .context("no refusal")?
-            .starts_with("NamespaceTerminating evict-forbidden: ")
-    );
-    let free = json!({"metadata": {"finalizers": null}});
-    bench
-        .api::<Pod>()
-        .patch("web", &PatchParams::default(), &Patch::Merge(&free))
-        .await?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod fixture;
 mod paused_leader;
 mod pool;
 mod quiet;
+mod reported;
 mod roll;
 mod stateful_sets;
 mod targets;
