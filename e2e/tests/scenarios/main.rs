@@ -17,4 +17,5 @@ mod reported;
 mod roll;
 mod stateful_sets;
 mod targets;
+mod thousands;
 mod trouble;
