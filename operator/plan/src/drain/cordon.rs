@@ -22,7 +22,8 @@ pub(super) fn release(scene: &Scene<'_>, chosen: &[Ordinal], plan: &mut DrainPla
         }
     }
     for (ordinal, node) in &scene.seen.nodes {
-        let wanted = *ordinal < scene.boundary();
+        // Without its provider nobody may come: the count is raised first.
+        let wanted = *ordinal < scene.boundary().min(scene.workload.ordinals().end);
         if wanted && node.cordon_owner.ours() && !node.reserved() {
             plan.steps.push(Step::Uncordon {
                 node: node.name.clone(),
@@ -51,6 +52,11 @@ pub(crate) fn unfence(workload: &Workload, value: &str) -> Step {
         PatchOperation::Test(TestOperation {
             path: annotation.clone(),
             value: json!(value),
+        }),
+        // A shrink that came through before has to be seen before anybody uncordons.
+        PatchOperation::Test(TestOperation {
+            path: PointerBuf::from_tokens(["spec", "replicas"]),
+            value: json!(workload.replicas()),
         }),
         PatchOperation::Remove(RemoveOperation { path: annotation }),
     ]);

@@ -453,6 +453,34 @@ fn raising_the_target_undoes_our_cordon_and_nobody_elses() {
 }
 
 #[test]
+fn a_cordon_stays_until_the_count_gives_the_node_its_provider_back() {
+    // Shrunk to 2, wanted again, not raised yet: a pod that came now would meet a provider that is going.
+    let mut seen = observed(pool(json!({ "replicas": 3 })), 2);
+    cordon(&mut seen, 2);
+    assert!(plan_at(&seen, 3, now()).steps.is_empty());
+    let mut raised = observed(pool(json!({ "replicas": 3 })), 3);
+    cordon(&mut raised, 2);
+    assert!(matches!(
+        plan_at(&raised, 3, now()).steps[..],
+        [Step::Uncordon { .. }]
+    ));
+}
+
+#[test]
+fn a_fence_is_not_taken_back_after_its_shrink() {
+    let mut seen = ripe();
+    fence(&mut seen, "2/node-2/2");
+    let plan = plan_at(&seen, 3, now());
+    let Step::PatchWorkload(unfence) = &plan.steps[0] else {
+        panic!("{:?}", plan.steps)
+    };
+    let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+    json_patch::patch(&mut raw.clone(), &unfence.patch).unwrap();
+    raw["spec"]["replicas"] = json!(2);
+    assert!(json_patch::patch(&mut raw, &unfence.patch).is_err());
+}
+
+#[test]
 fn a_cordon_that_is_taken_away_is_put_back_three_times() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
     report(&mut seen, DrainPhase::Evicting, None);
