@@ -3,15 +3,19 @@
 // Test support around the test functions, where a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 use vnp_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
+use vnp_e2e::scenario::eventually;
 use vnp_fake_api_server::FakeApiServer;
 use vnp_fake_api_server::conformance::{Answer, script};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config");
+const SOON: Duration = Duration::from_secs(30);
 
 /// An API server with the CRD, and a client that retries nothing.
 async fn real() -> Result<(ControlPlane, Client)> {
@@ -26,10 +30,13 @@ async fn real() -> Result<(ControlPlane, Client)> {
     control_plane
         .kubectl(["apply", "--server-side", "--kustomize", &crd])
         .await?;
+    // A definition that is still without conditions makes kubectl fail instead of wait.
     let definition = "crd/virtualnodepools.virtualnodes.dev";
-    control_plane
-        .kubectl(["wait", "--for=condition=Established", "--timeout=30s", definition])
-        .await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=5s", definition];
+    eventually("the CRD is served", SOON, async || {
+        control_plane.kubectl(wait).await.map(drop)
+    })
+    .await?;
     let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;
