@@ -15,6 +15,7 @@ mod pool;
 mod quiet;
 mod reported;
 mod roll;
+mod stages;
 mod stateful_sets;
 mod targets;
 mod thousands;
