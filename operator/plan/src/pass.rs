@@ -232,6 +232,7 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
         pending_changes: Vec::new(),
         draining: drain.nodes.clone(),
         limited_by: drain.limited_by,
+        done_at: drain.done_at,
     }
 }
 

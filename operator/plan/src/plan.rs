@@ -76,6 +76,8 @@ pub struct Facts {
     pub draining: Vec<NodeInDrain>,
     /// What limits the drain.
     pub limited_by: Option<LimitedBy>,
+    /// When the nodes that drain are done, if nothing holds them up; `None` while something does.
+    pub done_at: Option<Timestamp>,
 }
 
 /// One node of `status.drain.nodes`.

@@ -61,6 +61,7 @@ pub struct Reporter {
 struct Memory {
     told: Told,
     standstill: Option<Standstill>,
+    done_at: Option<Timestamp>,
     last_write: Option<Timestamp>,
     resource_version: Option<String>,
 }
@@ -98,10 +99,11 @@ impl Reporter {
             return Ok(None);
         }
         let uid = observed.pool_uid();
-        let (behind, standstill, last_write) = self.with(uid, |memory| {
+        let (behind, standstill, done_at, last_write) = self.with(uid, |memory| {
             (
                 older(&observed.pool, memory),
                 memory.standstill.clone(),
+                memory.done_at,
                 memory.last_write,
             )
         });
@@ -114,12 +116,14 @@ impl Reporter {
             plan,
             attempts,
             standstill: standstill.as_ref(),
+            done_at,
             now,
         };
         let report = status::report(&pass);
         self.gauges(observed, &report);
         let notes = self.with(uid, |memory| {
             memory.standstill.clone_from(&report.standstill);
+            memory.done_at = report.done_at;
             memory.told.fresh(
                 transitions::at_once(&pass, &report.held_by),
                 |note| shown(&pass, note),

@@ -115,6 +115,8 @@ fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String> {
         let mut message = format!("draining {going}");
         if !held.is_empty() {
             message.push_str(&format!("; in the way: {held}"));
+        } else if let Some(done) = situation.done_at {
+            message.push_str(&format!("; done by {done} if nothing holds it up"));
         }
         Some(message)
     } else if !held.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
+use vnp_plan::drain::estimate::told;
 use vnp_plan::finding::{Finding, ProfileState, ProviderState};
 use vnp_plan::observed::Observed;
 use vnp_plan::plan::Plan;
@@ -34,6 +35,8 @@ pub(super) struct Pass<'a> {
     pub(super) attempts: &'a Attempts<'a>,
     /// What the pass before said about providers that do not come up.
     pub(super) standstill: Option<&'a Standstill>,
+    /// When the pass before said that the drain is done.
+    pub(super) done_at: Option<Timestamp>,
     /// Now.
     pub(super) now: Timestamp,
 }
@@ -42,6 +45,12 @@ impl<'a> Pass<'a> {
     /// The status as it was written last.
     pub(super) fn previous(&self) -> Option<&'a VirtualNodePoolStatus> {
         self.observed.pool.status.as_ref()
+    }
+
+    /// When the drain is done, as it is told.
+    pub(super) fn done_at(&self) -> Option<Timestamp> {
+        let estimate = self.plan.facts.done_at?;
+        Some(told(self.done_at, estimate))
     }
 
     /// `spec.drain.progressDeadlineSeconds`.
@@ -62,6 +71,8 @@ pub(super) struct Situation {
     pub(super) profile: BTreeMap<ProfileState, String>,
     /// A person must act.
     pub(super) stalled: BTreeMap<Reason, String>,
+    /// When the drain is done, as it is told. To be remembered for the next pass.
+    pub(super) done_at: Option<Timestamp>,
     /// What holds the drain.
     pub(super) blockage: Blockage,
     /// Blockers for the status.
@@ -133,6 +144,7 @@ impl Situation {
             provider,
             profile: joined(texts.profile),
             stalled,
+            done_at: pass.done_at(),
             blockage,
             blockers,
             standstill,

@@ -26,6 +26,8 @@ pub(super) struct Report {
     pub(super) held_by: Vec<vnp_plan::finding::Blocker>,
     /// For the next pass.
     pub(super) standstill: Option<Standstill>,
+    /// For the next pass: when the drain is done, as it is told.
+    pub(super) done_at: Option<Timestamp>,
     /// When time alone will change the status: a deadline passes.
     pub(super) wake_at: Option<Timestamp>,
 }
@@ -62,6 +64,7 @@ pub(super) fn report(pass: &Pass<'_>) -> Report {
         status,
         held_by,
         standstill: situation.standstill,
+        done_at: situation.done_at,
         wake_at: situation.wake_at,
     }
 }

@@ -147,6 +147,7 @@ pub(crate) fn provider(state: ProviderState) -> Finding {
 pub(crate) struct Story {
     pub(crate) observed: Observed,
     standstill: Option<Standstill>,
+    done_at: Option<Timestamp>,
 }
 
 impl Story {
@@ -154,6 +155,7 @@ impl Story {
         Self {
             observed: observed(pool),
             standstill: None,
+            done_at: None,
         }
     }
 
@@ -170,10 +172,12 @@ impl Story {
             plan,
             attempts,
             standstill: self.standstill.as_ref(),
+            done_at: self.done_at,
             now,
         };
         let report = report(&pass);
         self.standstill.clone_from(&report.standstill);
+        self.done_at = report.done_at;
         let wire = serde_json::to_value(&report.status).unwrap();
         Arc::make_mut(&mut self.observed.pool).status = Some(serde_json::from_value(wire).unwrap());
         report
@@ -182,5 +186,6 @@ impl Story {
     /// The operator starts anew: what only it remembered is gone.
     pub(crate) fn restart(&mut self) {
         self.standstill = None;
+        self.done_at = None;
     }
 }

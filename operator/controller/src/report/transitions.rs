@@ -111,10 +111,13 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
         .iter()
         .filter(|n| !before.iter().any(|known| same_drain(known, n)))
     {
-        let text = format!(
+        let mut text = format!(
             "draining {}: {} pods are to leave",
             node.name, node.pods_remaining
         );
+        if let Some(done) = pass.done_at() {
+            text.push_str(&format!("; done by {done} if nothing holds it up"));
+        }
         all.insert(note(EventReason::DrainStarted, drain_key(node), text));
     }
     for node in before

@@ -199,7 +199,9 @@ fn next_of<'a>(
 ) -> Option<&'a BoundPod> {
     let unknown = Arc::default();
     let members = scene.seen.stateful_sets.get(&owner.uid).unwrap_or(&unknown);
-    match turn(members, pods, scene.now) {
+    let turn = turn(members, pods, scene.now);
+    plan.waits_for_turn |= pods.len() > 1 || !matches!(turn, Turn::Leaves(_));
+    match turn {
         Turn::Leaves(pod) => plan.turns.insert(owner.uid.clone()).then_some(pod),
         Turn::Waits { until } => {
             if let Some(until) = until {

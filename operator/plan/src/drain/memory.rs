@@ -145,7 +145,17 @@ impl Departures {
 
     /// How long the cloud still needs, from `now` on.
     pub fn backlog(&self, per_second: f64, now: Timestamp) -> SignedDuration {
-        let debt = self.settled(per_second, now).max(0.0);
+        self.backlog_with(0, per_second, now)
+    }
+
+    /// The bucket is full: time that passes makes no room for what disappears later.
+    pub fn idle(&self, per_second: f64, now: Timestamp) -> bool {
+        self.settled(per_second, now) <= -DELETE_BURST
+    }
+
+    /// How long the cloud would need if so many pods more disappeared now.
+    pub fn backlog_with(&self, pods: u32, per_second: f64, now: Timestamp) -> SignedDuration {
+        let debt = (self.settled(per_second, now) + f64::from(pods)).max(0.0);
         SignedDuration::try_from_secs_f64(debt / per_second.max(f64::MIN_POSITIVE))
             .unwrap_or(SignedDuration::MAX)
     }

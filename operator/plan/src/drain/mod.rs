@@ -8,6 +8,7 @@ mod candidates;
 mod choose;
 mod cordon;
 mod emptying;
+pub mod estimate;
 pub mod health;
 pub mod memory;
 mod node;
@@ -65,8 +66,12 @@ pub struct DrainPlan {
     pub held_by_provider: Option<Ordinal>,
     /// When to look again.
     pub wake_at: Option<Timestamp>,
+    /// When the nodes in drain are done, if nothing holds them up.
+    pub done_at: Option<Timestamp>,
     /// UIDs of the StatefulSets of which a pod is offered already.
     turns: BTreeSet<String>,
+    /// Pods of a StatefulSet without a budget wait for one another, nobody knows for how long.
+    waits_for_turn: bool,
     /// A node has nothing to offer but pods of later stages.
     waits_for_stage: bool,
 }
@@ -185,6 +190,7 @@ pub fn plan_drain(
     removal::advance(&scene, &mut plan);
     audit::advance(&scene, &mut plan);
     plan.limited_by = limited_by(&scene, &plan);
+    plan.done_at = estimate::done_at(&scene, &plan);
     plan
 }
 

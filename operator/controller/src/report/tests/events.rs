@@ -24,6 +24,7 @@ fn told(story: &mut Story, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -
         plan,
         attempts,
         standstill: None,
+        done_at: None,
         now: at(seconds),
     };
     let mut all = at_once(&pass, &report.held_by);
@@ -149,6 +150,7 @@ fn what_holds_a_drain_is_told_with_its_reason_first() {
         plan: &plan,
         attempts: &attempts,
         standstill: None,
+        done_at: None,
         now: at(30),
     };
     let notes: Vec<EventNote> = at_once(&pass, &report.held_by).into_iter().collect();

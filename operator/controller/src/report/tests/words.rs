@@ -425,3 +425,35 @@ fn a_deleted_pool_that_is_paused_says_why_it_stays() {
     );
     assert_eq!(of(&report, ConditionType::Paused), Some(("True", "Paused")));
 }
+
+#[test]
+fn a_drain_says_when_it_is_done_and_says_the_same_while_it_goes_at_its_pace() {
+    let mut story = Story::of(pool(json!({})));
+    let mut said = Vec::new();
+    for seconds in 1..120 {
+        let mut plan = draining(seconds, []);
+        plan.facts.done_at = Some(at(400 + seconds % 7));
+        let report = story.pass(&plan, seconds);
+        said.push(
+            report
+                .status
+                .condition(ConditionType::Ready)
+                .unwrap()
+                .message
+                .clone(),
+        );
+    }
+    assert!(
+        said[0].contains("; done by 20") && said[0].ends_with("if nothing holds it up"),
+        "{}",
+        said[0]
+    );
+    said.dedup();
+    assert_eq!(said.len(), 1, "{said:?}");
+
+    let mut plan = draining(121, [blocked(BlockerReason::BlockedByBudget)]);
+    plan.facts.done_at = None;
+    let report = story.pass(&plan, 121);
+    let message = &report.status.condition(ConditionType::Ready).unwrap().message;
+    assert!(!message.contains("done by"), "{message}");
+}
