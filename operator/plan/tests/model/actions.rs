@@ -7,7 +7,7 @@ use super::Drain;
 use super::observed::{fence, workload};
 use super::operator::{List, Operator, Reading, Stage, Write, Writing};
 use super::pass::{Decision, Question, Settles};
-use super::world::{Broken, NODES, Node, OLD, World};
+use super::world::{Broken, NODES, Node, World};
 
 /// One step of somebody. Operators are named by their place in [`World::operators`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ impl Drain {
     /// Does it, or says that it changes nothing or is not possible now.
     pub(crate) fn act(&self, world: &mut World, action: Action) -> Option<()> {
         match action {
-            Action::Tick => tick(world),
+            Action::Tick => tick(world, self.lag),
             Action::Edit(target) => {
                 world.edits = world.edits.checked_sub(1)?;
                 (target != world.now.target).then(|| world.edit(target))
@@ -66,7 +66,7 @@ impl Drain {
                 world.workload_written();
                 Some(())
             }
-            Action::Bind(o) => bind(world, o),
+            Action::Bind(o) => bind(world, o, self.lag),
             Action::Gone(o) => {
                 world.now.terminating[o] = world.now.terminating[o].checked_sub(1)?;
                 world.pending += 1;
@@ -193,23 +193,23 @@ impl Drain {
     }
 }
 
-fn tick(world: &mut World) -> Option<()> {
+fn tick(world: &mut World, lag: u8) -> Option<()> {
     let mut older = false;
     for operator in &mut world.operators {
         older |= operator.tick(world.lease);
     }
     for (age, node) in world.cordon_age.iter_mut().zip(world.now.nodes) {
         if node.is_some_and(|n| n.cordoned) {
-            older |= *age < OLD;
-            *age = OLD.min(*age + 1);
+            older |= *age < lag;
+            *age = lag.min(*age + 1);
         }
     }
     older.then_some(())
 }
 
-fn bind(world: &mut World, ordinal: usize) -> Option<()> {
+fn bind(world: &mut World, ordinal: usize, lag: u8) -> Option<()> {
     let node = world.now.nodes[ordinal]?;
-    (!node.cordoned || world.cordon_age[ordinal] < OLD).then_some(())?;
+    (!node.cordoned || world.cordon_age[ordinal] < lag).then_some(())?;
     world.pending = world.pending.checked_sub(1)?;
     world.now.bound[ordinal] += 1;
     Some(())
