@@ -183,6 +183,8 @@ impl Write<'_> {
         self.identify(&mut new)?;
         self.same_name(name, &new)?;
         self.preconditions(name, old, &new)?;
+        // A writer may say itself who owns what; what it changes besides is its own as ever.
+        let said = new["metadata"]["managedFields"].clone();
         self.keep(old, &mut new);
         let mut new = tidied(kind, new);
         defaults::fill(kind, &mut new);
@@ -193,8 +195,13 @@ impl Write<'_> {
         }
         let stamp = self.store.clock.stamp();
         let before = Managers::of(old);
-        let managers =
-            owned.unwrap_or_else(|| managers::after_update(shape::of(kind), old, &new, &self.author, &stamp));
+        let managers = owned.unwrap_or_else(|| {
+            let mut old = old.clone();
+            if said.as_array().is_some_and(|s| !s.is_empty()) {
+                old["metadata"]["managedFields"] = said;
+            }
+            managers::after_update(shape::of(kind), &old, &new, &self.author, &stamp)
+        });
         let unchanged = content(old) == content(&new);
         if unchanged && managers.same_fields(&before) {
             return Ok(old.clone());
