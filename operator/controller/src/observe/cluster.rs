@@ -280,14 +280,14 @@ impl Cluster {
         else {
             return;
         };
-        let now = self.clock.now();
+        let clock = self.clock.read();
         let stamp = new.as_ref().and_then(|n| n.status_beat);
-        let back = stamp.is_some_and(|stamp| self.heartbeats.note(&key, Sign::Status, stamp, now));
+        let back = stamp.is_some_and(|stamp| self.heartbeats.note(&key, Sign::Status, stamp, clock));
         let beat_only = matches!((&old, &new), (Some(old), Some(new)) if old.view == new.view);
         for (pool, ordinal) in self.pools_of(&key) {
             let uid = pool.metadata.uid.as_deref().unwrap_or_default();
             self.memories
-                .see_node(uid, ordinal, new.as_ref().map(|n| &n.view), now);
+                .see_node(uid, ordinal, new.as_ref().map(|n| &n.view), clock.now);
             if !beat_only || back || self.memories.cordoned(uid) {
                 self.wake(&pool);
             }
@@ -310,7 +310,7 @@ impl Cluster {
             return;
         };
         let node = key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name);
-        let back = self.heartbeats.note(node, Sign::Lease, stamp, self.clock.now());
+        let back = self.heartbeats.note(node, Sign::Lease, stamp, self.clock.read());
         for (pool, _) in self.pools_of(node) {
             // Heartbeats come every 10 s from every node; they matter when one had been missed and while one is awaited.
             if back

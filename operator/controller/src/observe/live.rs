@@ -116,7 +116,7 @@ async fn read_all(
         if let Some(stamp) = node.status_beat {
             cluster
                 .heartbeats
-                .note(&name, Sign::Status, stamp, cluster.clock.now());
+                .note(&name, Sign::Status, stamp, cluster.clock.read());
         }
         Arc::new(cluster.with_heartbeat(&node.view))
     });

@@ -82,11 +82,10 @@ impl DrainMemories {
     }
 
     /// The clock was corrected, so what was timed by it may look longer than it was: cordons and nodes settle anew.
-    /// By how much it was set, when that is news.
-    pub fn corrected(&self, clock: Reading) -> Option<SignedDuration> {
+    pub fn corrected(&self, clock: Reading) {
         let mut memories = self.lock();
         if memories.corrections == clock.corrections {
-            return None;
+            return;
         }
         let by = clock.correction - memories.correction;
         memories.corrections = clock.corrections;
@@ -99,7 +98,6 @@ impl DrainMemories {
                 memory.departures.clock_set(by, clock.now);
             }
         }
-        Some(by)
     }
 
     /// Forgets a pool that is gone.
@@ -361,10 +359,10 @@ mod tests {
             corrections: 1,
             correction: SignedDuration::from_hours(1),
         };
-        assert_eq!(memories.corrected(clock), Some(SignedDuration::from_hours(1)));
+        memories.corrected(clock);
         assert_eq!(memories.snapshot(POOL)[&2].cordoned_since, None);
         memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(3601));
-        assert_eq!(memories.corrected(clock), None);
+        memories.corrected(clock);
         assert_eq!(memories.snapshot(POOL)[&2].cordoned_since, Some(at(3601)), "once");
 
         // A plan from before the correction began its settle on the other time.

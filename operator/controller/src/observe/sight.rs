@@ -80,9 +80,8 @@ impl Cluster {
         if let Some(provider) = scope::provider(&seen.pool) {
             self.see_provider(&provider, &mut seen);
         }
-        if let Some(by) = self.memories.corrected(clock) {
-            self.heartbeats.clock_set(by);
-        }
+        self.memories.corrected(clock);
+        self.heartbeats.corrected(clock);
         self.remember(&uid, &seen, clock.now);
         seen.memory = self.memories.snapshot(&uid);
         Sight::Seen(Box::new(seen))
