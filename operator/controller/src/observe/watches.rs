@@ -1,13 +1,17 @@
 //! The watches that keep the mirrors up to date: one for each kind, whatever the number of pools.
 
+use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, join_all, pending};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use vnp_crds::{PROFILE_CONFIG_MAP, VirtualNodePool};
 use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
 
@@ -16,9 +20,12 @@ use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
 use super::wire::{RawWorkload, SlimNamespace, SlimNode, SlimPod};
 use crate::runtime::health::Readiness;
+use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
 
 const NODE_LEASES: &str = "kube-node-lease";
+/// Every mirror is compared with a full list so often: an event that got lost on its way would be missed for ever.
+const LIST_AGAIN: Duration = Duration::from_secs(30 * 60);
 
 /// What every watch needs.
 #[derive(Clone)]
@@ -46,7 +53,7 @@ impl Watches {
             "pools",
             &cluster,
             |c| &c.pools,
-            watch(pools, None),
+            Watched::all(pools),
             |c, t| c.pool_told(t),
         ));
         let budgets: Api<PodDisruptionBudget> = Api::all(client());
@@ -54,7 +61,7 @@ impl Watches {
             "budgets",
             &cluster,
             |c| &c.budgets,
-            watch(budgets, None),
+            Watched::all(budgets),
             |c, t| c.budget_told(t),
         ));
         let namespaces: Api<SlimNamespace> = Api::all(client());
@@ -62,7 +69,7 @@ impl Watches {
             "namespaces",
             &cluster,
             |c| &c.namespaces,
-            watch(namespaces, None),
+            Watched::all(namespaces),
             |c, t| c.namespace_told(t),
         ));
         let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
@@ -70,7 +77,7 @@ impl Watches {
             "saved copies",
             &cluster,
             |c| &c.copies,
-            watch(secrets, None),
+            Watched::all(secrets),
             |c, t| c.rare_told(t),
         ));
         let audits: Api<ConfigMap> = Api::namespaced(client(), &self.namespace);
@@ -78,12 +85,12 @@ impl Watches {
             "audit trails",
             &cluster,
             |c| &c.audits,
-            watch(audits, None),
+            Watched::all(audits),
             |c, t| c.rare_told(t),
         ));
         let maps: Api<ConfigMap> = Api::namespaced(client(), system);
         let fields = named(PROFILE_CONFIG_MAP);
-        let profile = watch(maps.clone(), Some(&fields));
+        let profile = Watched::by(maps.clone(), &fields);
         all.push(self.plain(
             PROFILE_CONFIG_MAP,
             &cluster,
@@ -92,7 +99,7 @@ impl Watches {
             |c, t| c.profile_told(t),
         ));
         let fields = named(ACS_PROFILE_CONFIG_MAP);
-        let profile = watch(maps, Some(&fields));
+        let profile = Watched::by(maps, &fields);
         all.push(self.plain(
             ACS_PROFILE_CONFIG_MAP,
             &cluster,
@@ -101,7 +108,7 @@ impl Watches {
             |c, t| c.profile_told(t),
         ));
         let events: Api<Event> = Api::namespaced(client(), system);
-        let events = watch(events, Some("involvedObject.kind=ConfigMap,type=Warning"));
+        let events = Watched::by(events, "involvedObject.kind=ConfigMap,type=Warning");
         all.push(self.plain(
             "warnings",
             &cluster,
@@ -114,7 +121,7 @@ impl Watches {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
             let (mirror, told) = (mirror.clone(), cluster.clone());
             let what = format!("StatefulSets of {namespace}");
-            all.push(self.follow(what, mirror, watch(api, None), move |t| told.workload_told(t)));
+            all.push(self.follow(what, mirror, Watched::all(api), move |t| told.workload_told(t)));
         }
 
         let nodes: Api<SlimNode> = Api::all(client());
@@ -159,11 +166,11 @@ impl Watches {
         what: &str,
         cluster: &Arc<Cluster>,
         mirror: fn(&Cluster) -> &Arc<Mirror<S>>,
-        events: impl Events<S>,
+        watched: Watched<S::Object>,
         tell: fn(&Cluster, Told<S::Change>),
     ) -> BoxFuture<'static, ()> {
         let told = cluster.clone();
-        self.follow(what.to_owned(), mirror(cluster).clone(), events, move |t| {
+        self.follow(what.to_owned(), mirror(cluster).clone(), watched, move |t| {
             tell(&told, t)
         })
     }
@@ -172,21 +179,21 @@ impl Watches {
         &self,
         what: String,
         mirror: Arc<Mirror<S>>,
-        events: impl Events<S>,
+        watched: Watched<S::Object>,
         mut tell: impl FnMut(Told<S::Change>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
         let (metrics, readiness) = (self.metrics.clone(), self.readiness.clone());
         let what = format!("the cache of {what}");
         readiness.set(&what, false);
         let follow = async move {
-            let tell = |told| {
+            let mut tell = |told| {
                 let complete = matches!(told, Told::Complete);
                 tell(told);
                 if complete {
                     readiness.set(&what, true);
                 }
             };
-            mirror.follow(events, &metrics, tell).await;
+            watched.follow(&mirror, &metrics, &mut tell).await;
         };
         follow.boxed()
     }
@@ -216,7 +223,7 @@ impl Watches {
                         readiness.set(&what, true);
                         return pending().await;
                     }
-                    let tell = |told| {
+                    let mut tell = |told| {
                         let complete = matches!(told, Told::Complete);
                         tell(told);
                         if complete {
@@ -224,7 +231,9 @@ impl Watches {
                             cluster.cover(which, scope.clone());
                         }
                     };
-                    mirror.follow(watch(api.clone(), None), &metrics, tell).await;
+                    Watched::all(api.clone())
+                        .follow(&mirror, &metrics, &mut tell)
+                        .await;
                 };
                 tokio::select! {
                     () = follow => {}
@@ -249,17 +258,43 @@ async fn next_scope(scopes: &mut watch::Receiver<Option<Scope>>) -> Scope {
     }
 }
 
-/// Events of a watch.
-trait Events<S: Shelf>:
-    futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>>
-    + Send
-    + 'static
-{
+/// What is watched.
+struct Watched<K> {
+    api: Api<K>,
+    fields: Option<String>,
 }
 
-impl<S: Shelf, T> Events<S> for T where
-    T: futures::Stream<Item = kube::runtime::watcher::Result<kube::runtime::watcher::Event<S::Object>>>
-        + Send
-        + 'static
+impl<K> Watched<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    fn all(api: Api<K>) -> Self {
+        Self { api, fields: None }
+    }
+
+    fn by(api: Api<K>, fields: &str) -> Self {
+        Self {
+            api,
+            fields: Some(fields.to_owned()),
+        }
+    }
+
+    /// Keeps a mirror up to date, from a full list every now and then.
+    async fn follow<S: Shelf<Object = K>>(
+        &self,
+        mirror: &Mirror<S>,
+        metrics: &Metrics,
+        tell: &mut (impl FnMut(Told<S::Change>) + Send),
+    ) {
+        loop {
+            let events = watch(self.api.clone(), self.fields.as_deref());
+            let until = spread(LIST_AGAIN, 0.2);
+            if timeout(until, mirror.follow(events, metrics, &mut *tell))
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+    }
 }
