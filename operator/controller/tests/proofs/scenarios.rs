@@ -1,0 +1,158 @@
+//! What people do in the proofs, and how it goes when nothing goes wrong.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::{Value, json};
+use vnp_fake_api_server::{Call, Fault, Gate};
+
+use crate::bench::{Bench, OPERATORS, POOL, PROVIDER, run};
+use crate::operator::Running;
+use crate::safety::FOREIGN;
+
+/// Something that people do, and how one sees that it is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// For messages.
+    pub(crate) name: &'static str,
+    /// So many virtual nodes before.
+    pub(crate) nodes: u32,
+    /// Does it. It may wait for a moment in between.
+    pub(crate) act: for<'a> fn(&'a Bench) -> futures::future::BoxFuture<'a, ()>,
+    /// It is done and settled.
+    pub(crate) done: fn(&Bench) -> bool,
+}
+
+/// A shrink with pods under budgets.
+pub(crate) const SHRINK: Scenario = Scenario {
+    name: "a shrink",
+    nodes: 3,
+    act: |bench| {
+        async {
+            bench.edit(json!({"replicas": 2}));
+        }
+        .boxed()
+    },
+    done: |bench| bench.settled(2),
+};
+
+/// The target goes up again when the first pods have left.
+pub(crate) const RAISE: Scenario = Scenario {
+    name: "a raise in the middle of a drain",
+    nodes: 3,
+    act: |bench| {
+        async {
+            bench.edit(json!({"replicas": 2}));
+            bench
+                .until("an eviction", |b| {
+                    b.cluster
+                        .server
+                        .journal()
+                        .iter()
+                        .any(|e| e.subresource == "eviction" && e.changed())
+                })
+                .await;
+            bench.edit(json!({"replicas": 4}));
+        }
+        .boxed()
+    },
+    done: |bench| bench.settled(4),
+};
+
+/// The pool is deleted.
+pub(crate) const DELETION: Scenario = Scenario {
+    name: "a deletion",
+    nodes: 1,
+    act: |bench| {
+        async {
+            // The pods have nowhere to go, so their budgets would hold the last node for ever.
+            for budget in ["web", "db"] {
+                bench
+                    .cluster
+                    .delete("poddisruptionbudgets.policy", "shop", budget);
+            }
+            bench
+                .cluster
+                .delete("virtualnodepools.virtualnodes.dev", "", POOL);
+        }
+        .boxed()
+    },
+    done: |bench| {
+        bench.pool().is_null()
+            && bench.workload().is_none()
+            && bench.cluster.list("nodes").is_empty()
+            && bench.world.parts().cloud.instances().is_empty()
+    },
+};
+
+/// Somebody deletes the StatefulSet.
+pub(crate) const RESTORE: Scenario = Scenario {
+    name: "a workload deleted by hand",
+    nodes: 2,
+    act: |bench| {
+        async {
+            let before = bench.workload().map(|w| w["metadata"]["uid"].clone());
+            bench.cluster.delete("statefulsets.apps", "kube-system", PROVIDER);
+            bench
+                .until("another StatefulSet", |b| {
+                    b.workload()
+                        .is_some_and(|w| Some(&w["metadata"]["uid"]) != before.as_ref())
+                })
+                .await;
+        }
+        .boxed()
+    },
+    done: |bench| {
+        bench.settled(2)
+            && bench
+                .workload()
+                .is_some_and(|w| w["metadata"]["deletionTimestamp"].is_null())
+            && bench.cluster.list("secrets").is_empty()
+    },
+};
+
+/// A call worth a fault: everything but those of the lease, at which nothing else is different than between two others, and
+/// watches.
+pub(crate) fn worth_disturbing(call: &Call) -> bool {
+    call.client.starts_with(OPERATORS)
+        && call.about.kind.resource != "leases.coordination.k8s.io"
+        && call.verb != "watch"
+}
+
+/// The calls of an undisturbed run from the moment people act, and its end.
+pub(crate) fn golden(scenario: Scenario) -> (Vec<String>, BTreeMap<String, Value>) {
+    run(|bench| async move {
+        let _operator = ready(&bench, scenario.nodes).await;
+        let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = calls.clone();
+        let gate: Gate = Arc::new(move |call| {
+            if worth_disturbing(call) {
+                log.lock()
+                    .expect("a list of calls")
+                    .push(format!("{} {}", call.verb, call.path));
+            }
+            std::future::ready(Fault::Pass).boxed()
+        });
+        bench.cluster.server.set_gate(gate);
+        (scenario.act)(&bench).await;
+        bench.until(scenario.name, scenario.done).await;
+        bench.assert_quiet(Duration::from_secs(150)).await;
+        bench.assert_safe();
+        let calls = calls.lock().expect("a list of calls").clone();
+        (calls, bench.end())
+    })
+}
+
+/// An operator that has made the pool with so many nodes.
+pub(crate) async fn ready(bench: &Bench, nodes: u32) -> Running {
+    bench.edit(json!({ "replicas": nodes }));
+    let operator = Running::start(&bench.cluster, "operator-0");
+    bench.until_settled(nodes as usize).await;
+    let foreign = json!({"metadata": {"annotations": {FOREIGN.0: FOREIGN.1}}});
+    bench
+        .cluster
+        .patch("statefulsets.apps", "kube-system", PROVIDER, foreign);
+    operator
+}

@@ -1,0 +1,97 @@
+//! Proof 6: a pool is edited and edited back, and everything is as it was: keys that the operator made are gone, values
+//! that it replaced are back.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, condition, run};
+use crate::end_state;
+use crate::operator::Running;
+
+/// Parts of a spec that may be set together, boundaries included.
+fn specs() -> impl Strategy<Value = Value> {
+    let part = prop_oneof![
+        (1..=4).prop_map(|n| json!({"replicas": n})),
+        prop::sample::select(vec!["vsw-b", "vsw-a,vsw-b"]).prop_map(|v| {
+            let ids: Vec<&str> = v.split(',').collect();
+            json!({"network": {"zones": [{"zone": "cn-hangzhou-j", "vSwitchIds": ids}]}})
+        }),
+        Just(json!({"network": {"securityGroupId": "sg-b"}})),
+        Just(json!({"network": {"vpcId": "vpc-b"}})),
+        Just(json!({"network": {"kubeProxy": "Disabled", "privateZone": "Enabled"}})),
+        Just(json!({"resourceGroupId": "rg-b"})),
+        Just(json!({"profile": {"settings": {"enableLinuxArm64Node": "false"}}})),
+        Just(json!({"profile": {"featureGates": {"WaitForFirstConsumer": "false", "Other": "true"}}})),
+        Just(json!({"profile": {"sync": "Disabled"}})),
+        Just(json!({"provider": {"image": "registry.example/virtual-nodes-eci:v2"}})),
+        Just(json!({"provider": {"env": [{"name": "EXTRA", "value": "1"}]}})),
+        Just(json!({"provider": {"nodeSelector": {"disk": "ssd"}}})),
+        Just(json!({"provider": {"args": ["--v=5"]}})),
+        Just(json!({"provider": {"priorityClassName": "system-cluster-critical"}})),
+        (1..=10).prop_map(|n| json!({"drain": {"maxConcurrentNodes": n}})),
+        Just(json!({"drain": {"pace": "Unlimited", "reap": "None", "emptySettleSeconds": 0}})),
+        Just(json!({"paused": true})),
+    ];
+    prop::collection::vec(part, 1..4).prop_map(|parts| {
+        parts.into_iter().fold(json!({}), |mut spec, part| {
+            json_patch::merge(&mut spec, &part);
+            spec
+        })
+    })
+}
+
+/// What takes a merge patch back to what the pool had before.
+fn undo(before: &Value, patch: &Value) -> Value {
+    match patch {
+        Value::Object(fields) if before.is_object() => fields
+            .iter()
+            .map(|(name, inner)| (name.clone(), undo(&before[name], inner)))
+            .collect(),
+        _ => before.clone(),
+    }
+}
+
+fn nodes(bench: &Bench) -> usize {
+    usize::try_from(bench.pool()["spec"]["replicas"].as_u64().unwrap_or(0)).unwrap_or(0)
+}
+
+/// The pool is what it is asked to be, or says that it can't.
+async fn until_answered(bench: &Bench) {
+    bench
+        .until("an answer to the edit", |b| {
+            let pool = b.pool();
+            let observed = pool["status"]["observedGeneration"] == pool["metadata"]["generation"];
+            observed
+                && (b.settled(nodes(b))
+                    || condition(&pool, "Stalled") == "True"
+                    || condition(&pool, "Paused") == "True")
+        })
+        .await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_edit_that_is_taken_back_leaves_nothing(first in specs(), second in specs()) {
+        run(|bench| async move {
+            // The pool comes to a profile that others wrote: what it replaces there must come back as well.
+            bench.edit(first);
+            bench.edit(json!({"paused": false, "replicas": 2}));
+            let _operator = Running::start(&bench.cluster, "operator-0");
+            bench.until_settled(2).await;
+            let (before, end) = (bench.pool()["spec"].clone(), bench.end());
+            bench.edit(second.clone());
+            until_answered(&bench).await;
+            bench.edit(undo(&before, &second));
+            bench.until_settled(2).await;
+            bench.assert_quiet(Duration::from_secs(20)).await;
+            bench.assert_safe();
+            prop_assert_eq!(&bench.pool()["spec"], &before);
+            end_state::same(&end, &bench.end(), "the pool");
+            Ok(())
+        })?;
+    }
+}

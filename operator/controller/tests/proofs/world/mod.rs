@@ -1,0 +1,80 @@
+//! What a cluster does by itself, in virtual time: StatefulSets keep provider pods, providers keep Nodes and instances,
+//! applications replace pods, a scheduler binds them, budgets are accounted for. Each part is one look at the stored
+//! objects followed by what it would write, several times a second, in a fixed order: so a run is repeatable.
+
+mod applications;
+mod budgets;
+pub(crate) mod cloud;
+mod garbage;
+mod providers;
+mod statefulsets;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::cluster::Cluster;
+pub(crate) use applications::Application;
+use cloud::Cloud;
+
+/// How often every part looks.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The world of one test.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Mutex<Parts>>);
+
+/// What its parts remember between two looks.
+pub(crate) struct Parts {
+    cluster: Cluster,
+    /// The cloud account.
+    pub(crate) cloud: Cloud,
+    /// What keeps pods up. Change it at any time.
+    pub(crate) applications: Vec<Application>,
+    /// Providers that don't get Ready, by pod name.
+    pub(crate) sick: Vec<String>,
+    providers: providers::Providers,
+    scheduler: applications::Scheduler,
+    serial: u64,
+}
+
+impl World {
+    /// A world over these objects, which runs until the task is dropped with its runtime.
+    pub(crate) fn start(cluster: &Cluster) -> (Self, JoinHandle<()>) {
+        let parts = Parts {
+            cluster: cluster.clone(),
+            cloud: Cloud::default(),
+            applications: Vec::new(),
+            sick: Vec::new(),
+            providers: providers::Providers::default(),
+            scheduler: applications::Scheduler::default(),
+            serial: 0,
+        };
+        let world = Self(Arc::new(Mutex::new(parts)));
+        let running = world.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                running.parts().look();
+            }
+        });
+        (world, task)
+    }
+
+    /// Its parts, to change them or to look at the cloud.
+    pub(crate) fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().expect("a part of the world panicked")
+    }
+}
+
+impl Parts {
+    fn look(&mut self) {
+        garbage::collect(&self.cluster);
+        statefulsets::control(&self.cluster);
+        self.providers.run(&self.cluster, &mut self.cloud, &self.sick);
+        applications::control(&self.cluster, &self.applications, &mut self.serial);
+        self.scheduler.bind(&self.cluster);
+        budgets::account(&self.cluster);
+    }
+}
