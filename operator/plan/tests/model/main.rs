@@ -28,8 +28,8 @@
 //! | the target of the live pool ignored | the count is not lowered below the target |
 //! | own cordons never taken back | a cordon of ours on a wanted node is about to go |
 //!
-//! These stay green: one test of the shrink less, as fence and resourceVersion stand in for each other, because setting and taking back a fence
-//! changes the version; the second look at the cordon, and the list before a restart, guard against people, who do not
+//! These stay green: the shrink without its test of the fence, or without that of the resourceVersion, as each stands in
+//! for the other; the second look at the cordon, and the list before a restart, which guard against people, who do not
 //! uncordon or set `spec.nodeName` here.
 
 #![allow(
