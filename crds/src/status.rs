@@ -211,7 +211,7 @@ pub struct DrainingNode {
     /// When its drain began.
     pub started_at: Time,
 
-    /// When the last pod left.
+    /// When the last pod left; of an aborted drain, the deadline that had passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
 

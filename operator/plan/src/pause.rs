@@ -1,5 +1,7 @@
 //! What a paused pool still does, and what it says it would do.
 
+use vnp_crds::DrainPhase;
+
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::profile;
@@ -32,7 +34,12 @@ fn allowed(seen: &Observed, step: &Step) -> bool {
 }
 
 fn pending(seen: &Observed, plan: &Plan) -> Vec<String> {
-    let drains = plan.facts.draining.iter().map(|n| format!("drain {}", n.name));
+    let going = plan
+        .facts
+        .draining
+        .iter()
+        .filter(|n| n.phase != DrainPhase::Aborted);
+    let drains = going.map(|n| format!("drain {}", n.name));
     let writes = plan.tracks.iter().flat_map(|t| &t.steps).flat_map(lines);
     let profile = profile::pending_profile_changes(seen);
     let mut lines: Vec<String> = writes.chain(drains).chain(profile).collect();

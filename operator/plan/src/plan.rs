@@ -99,6 +99,8 @@ pub struct NodeInDrain {
     pub empty_since: Option<Timestamp>,
     /// How often it was cordoned again.
     pub recordons: i32,
+    /// When forced deletion was announced; no pod is deleted by force before that stands in the status.
+    pub force_announced: Option<Timestamp>,
     /// UID of the provider pod that was restarted last to reap.
     pub reaped_provider_uid: Option<String>,
     /// Pods at the start, or more if more came.

@@ -1,4 +1,4 @@
-//! One call of the Eviction API. It is made by hand and not through `Api`: `Api::evict` spells `deleteOptions` in a way
+//! One call of the Eviction API, or of a forced deletion. It is made by hand and not through `Api`: `Api::evict` spells `deleteOptions` in a way
 //! that the server ignores, so that the UID precondition is lost, and `kube::Error` has no `Retry-After`, which is all
 //! that flow control says.
 
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
 use kube::Client;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::client::Body;
 use kube::core::{Request, Resource, Status};
 use vnp_plan::drain::answer::{Answer, Reply};
@@ -34,41 +34,23 @@ enum NoAnswer {
     TooLate,
 }
 
-/// Asks for the eviction of exactly this pod, with its own grace period.
+/// Asks for the eviction of exactly this pod, with its own grace period; past the drain's deadline for its deletion, with
+/// the grace that the order names.
 pub(super) async fn evict(client: &Client, claim: &Claim, pod: &EvictionCandidate) -> Answer {
     let answer = match tokio::time::timeout(LONGEST, call(client, claim, pod)).await {
         Ok(answer) => answer,
         Err(_) => Err(NoAnswer::TooLate),
     };
     answer.unwrap_or_else(|error| {
-        tracing::debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "eviction without an answer");
-        Answer::Unknown { text: error.to_string() }
+        tracing::debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "no answer");
+        Answer::Unknown {
+            text: error.to_string(),
+        }
     })
 }
 
 async fn call(client: &Client, claim: &Claim, pod: &EvictionCandidate) -> Result<Answer, NoAnswer> {
-    let eviction = Eviction {
-        metadata: ObjectMeta {
-            name: Some(pod.pod.name.clone()),
-            namespace: Some(pod.pod.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        delete_options: Some(DeleteOptions {
-            preconditions: Some(Preconditions {
-                uid: Some(pod.uid.clone()),
-                ..Preconditions::default()
-            }),
-            ..DeleteOptions::default()
-        }),
-    };
-    let request = Request::new(Pod::url_path(&(), Some(&pod.pod.namespace)))
-        .create_subresource(
-            "eviction",
-            &pod.pod.name,
-            &PostParams::default(),
-            serde_json::to_vec(&eviction)?,
-        )
-        .map_err(NoAnswer::Request)?;
+    let request = request(pod)?;
     claim.check()?;
     let response = client.send(request.map(Body::from)).await?;
     let (head, body) = response.into_parts();
@@ -91,4 +73,41 @@ async fn call(client: &Client, claim: &Claim, pod: &EvictionCandidate) -> Result
         },
         &pod.pod,
     ))
+}
+
+fn request(pod: &EvictionCandidate) -> Result<http::Request<Vec<u8>>, NoAnswer> {
+    let pods = Request::new(Pod::url_path(&(), Some(&pod.pod.namespace)));
+    let uid = Some(pod.uid.clone());
+    if let Some(grace) = pod.force {
+        let params = DeleteParams {
+            grace_period_seconds: Some(grace.get()),
+            preconditions: Some(kube::api::Preconditions {
+                uid,
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        return pods.delete(&pod.pod.name, &params).map_err(NoAnswer::Request);
+    }
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(pod.pod.name.clone()),
+            namespace: Some(pod.pod.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(DeleteOptions {
+            preconditions: Some(Preconditions {
+                uid,
+                ..Preconditions::default()
+            }),
+            ..DeleteOptions::default()
+        }),
+    };
+    pods.create_subresource(
+        "eviction",
+        &pod.pod.name,
+        &PostParams::default(),
+        serde_json::to_vec(&eviction)?,
+    )
+    .map_err(NoAnswer::Request)
 }

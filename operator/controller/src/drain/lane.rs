@@ -108,8 +108,17 @@ impl Lane {
         shared
             .throttle()
             .answered(&pod.uid, answer, shared.clock.steady());
-        shared.metrics.evicted(answer.label());
-        tracing::debug!(pod = %pod.pod, node = order.node, answer = answer.label(), "eviction");
+        match pod.force {
+            None => shared.metrics.evicted(answer.label()),
+            Some(_) => shared.metrics.force_deleted(answer.label()),
+        }
+        tracing::debug!(
+            pod = %pod.pod,
+            node = order.node,
+            forced = pod.force.is_some(),
+            answer = answer.label(),
+            "eviction"
+        );
         let changed = shared.memories.with(&self.pool_uid, order.ordinal, |memory| {
             refusals::note(memory, pod, answer, shared.clock.now())
         });

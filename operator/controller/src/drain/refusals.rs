@@ -51,6 +51,7 @@ pub(super) fn note(
         reason,
         object,
         message,
+        forced: pod.force.is_some(),
         since,
     };
     if known == Some(&refusal) {
@@ -78,6 +79,7 @@ mod tests {
             pod: key(name),
             uid: name.into(),
             budgets: vec![key("web")],
+            force: None,
         }
     }
 

@@ -101,6 +101,7 @@ fn order(node: i32, pods: std::ops::Range<usize>, budgets: &[&str]) -> DrainOrde
                 pod: key(&format!("web-{n}")),
                 uid: format!("uid-{n}"),
                 budgets: budgets.iter().map(|b| key(b)).collect(),
+                force: None,
             })
             .collect(),
         terminating: 0,
@@ -149,6 +150,70 @@ async fn an_eviction_names_the_pod_by_uid_and_sets_no_grace_period() {
     assert!(
         text.contains("virtualnodepool_evictions_total{answer=\"accepted\"} 1"),
         "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_deletion_names_the_pod_by_uid_and_leaves_it_a_grace() {
+    let bench = bench(|_| accepted());
+    let mut forced = order(2, 0..2, &[]);
+    forced.pods[0].force = std::num::NonZeroU32::new(1);
+    forced.pods[1].force = std::num::NonZeroU32::new(30);
+    bench.tasks.update(POOL, vec![forced]);
+    sleep(Duration::from_secs(1)).await;
+    let calls = bench.calls.all();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    for (n, (call, grace)) in calls.iter().zip([1, 30]).enumerate() {
+        assert_eq!(call.method, "DELETE");
+        assert_eq!(call.uri, format!("/api/v1/namespaces/shop/pods/web-{n}?"));
+        assert_eq!(
+            call.body,
+            json!({"gracePeriodSeconds": grace, "preconditions": {"uid": format!("uid-{n}")}})
+        );
+    }
+    let text = bench.metrics.render().unwrap();
+    assert!(
+        text.contains("virtualnodepool_forced_deletions_total{answer=\"accepted\"} 2"),
+        "{text}"
+    );
+}
+
+/// The hold of an eviction that was refused must not keep a pod that is to be deleted now.
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_eviction_was_refused_is_deleted_as_soon_as_force_is_ordered() {
+    let bench = bench(|call| match call.method.as_str() {
+        "DELETE" => accepted(),
+        _ => failure(403, "pods \"web-0\" is forbidden: a policy says no", json!({})),
+    });
+    bench.tasks.update(POOL, vec![order(2, 0..1, &["web"])]);
+    sleep(Duration::from_secs(2)).await;
+    let mut forced = order(2, 0..1, &[]);
+    forced.pods[0].force = std::num::NonZeroU32::new(30);
+    bench.tasks.update(POOL, vec![forced]);
+    sleep(Duration::from_secs(2)).await;
+    let methods: Vec<String> = bench.calls.all().into_iter().map(|c| c.method).collect();
+    assert_eq!(methods, ["POST", "DELETE"]);
+    assert!(bench.memories.snapshot(POOL)[&2].refusals.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_to_delete_pods_the_role_to_bind_is_named() {
+    let bench = bench(|_| {
+        failure(
+            403,
+            "pods \"web-0\" is forbidden: User \"operator\" cannot delete resource \"pods\" in API group \"\"",
+            json!({}),
+        )
+    });
+    let mut forced = order(2, 0..1, &[]);
+    forced.pods[0].force = std::num::NonZeroU32::new(30);
+    bench.tasks.update(POOL, vec![forced]);
+    sleep(Duration::from_secs(2)).await;
+    let refusal = bench.memories.snapshot(POOL)[&2].refusals["uid-0"].clone();
+    assert_eq!(refusal.reason, BlockerReason::EvictionForbidden);
+    assert!(
+        refusal.forced && refusal.message.contains("virtualnodepool-operator-force-delete"),
+        "{refusal:?}"
     );
 }
 

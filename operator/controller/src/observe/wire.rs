@@ -194,6 +194,7 @@ struct PodWire {
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
     node_name: Option<String>,
+    termination_grace_period_seconds: Option<i64>,
     node_selector: Option<BTreeMap<String, String>>,
     affinity: Option<Affinity>,
     containers: Vec<Container>,
@@ -354,6 +355,7 @@ impl From<PodWire> for SlimPod {
                 .or(annotations.acs_instance)
                 .filter(|id| !id.is_empty()),
             finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
+            grace_seconds: spec.termination_grace_period_seconds,
             requires_virtual: requires_virtual(&spec),
             never_started,
         };

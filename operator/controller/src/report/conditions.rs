@@ -9,7 +9,6 @@ use vnp_crds::{ConditionType, Reason};
 use vnp_plan::finding::ProfileState;
 use vnp_plan::plan::TrackKind;
 
-use super::blockage::Blockage;
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
@@ -134,7 +133,7 @@ fn stalled(situation: &Situation) -> Option<(Reason, String)> {
         return Some(refusal);
     }
     let mut reasons = situation.stalled.clone();
-    if let Blockage::Held(held) = &situation.blockage
+    if let Some(held) = situation.held()
         && held.stalled
     {
         reasons.entry(held.reason()).or_insert_with(|| held.message());

@@ -27,7 +27,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use vnp_crds::VirtualNodePool;
+use vnp_crds::{DrainingNode, EventReason, VirtualNodePool};
 use vnp_plan::finding::EventNote;
 use vnp_plan::observed::Observed;
 use vnp_plan::plan::Plan;
@@ -228,10 +228,23 @@ fn shown(pass: &Pass<'_>, note: &EventNote) -> bool {
         .previous()
         .and_then(|status| status.drain.as_ref())
         .map(|drain| drain.blockers.as_slice());
-    blockers
-        .unwrap_or_default()
-        .iter()
-        .any(|b| note.subject == format!("{} {}", b.reason, b.object))
+    let blocked = || {
+        blockers
+            .unwrap_or_default()
+            .iter()
+            .any(|b| note.subject == format!("{} {}", b.reason, b.object))
+    };
+    match note.reason {
+        EventReason::ForceAnnounced => pass
+            .previous()
+            .and_then(|status| status.drain.as_ref())
+            .is_some_and(|drain| drain.nodes.iter().any(|n| announced(n, note))),
+        _ => blocked(),
+    }
+}
+
+fn announced(node: &DrainingNode, note: &EventNote) -> bool {
+    node.force_announced_time.is_some() && note.subject.starts_with(&format!("{} ", node.name))
 }
 
 fn result_word(written: &Result<Written, ReportError>) -> &'static str {

@@ -104,7 +104,10 @@ fn provisioning(pass: &Pass<'_>) -> bool {
 fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String> {
     let facts = &pass.plan.facts;
     let going = facts.draining.iter().filter(|n| n.phase != DrainPhase::Aborted);
-    let going = list(going.map(|n| format!("{} ({})", n.name, n.phase)));
+    let going = list(going.map(|n| match n.force_announced {
+        None => format!("{} ({})", n.name, n.phase),
+        Some(_) => format!("{} ({}, forced deletion announced)", n.name, n.phase),
+    }));
     let held = list(
         situation
             .blockers

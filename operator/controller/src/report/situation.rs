@@ -10,7 +10,7 @@ use vnp_plan::observed::Observed;
 use vnp_plan::plan::Plan;
 
 use super::attempts::Attempts;
-use super::blockage::{Blockage, Known, blockers, judge};
+use super::blockage::{Blockage, Held, Known, blockers, judge};
 use super::seconds::whole;
 use super::wording::{in_order, list, sentences};
 
@@ -97,6 +97,7 @@ impl Situation {
             .facts
             .draining
             .iter()
+            .filter(|n| n.phase != DrainPhase::Aborted)
             .map(|n| whole(n.last_progress))
             .max();
         let blockers = blockers(pass.plan, pass.previous(), pass.now);
@@ -119,9 +120,18 @@ impl Situation {
         let aborted = list(aborted.map(|n| n.name.as_str()));
         if !aborted.is_empty() {
             let text = format!(
-                "the drain of {aborted} took longer than drain.timeoutSeconds; raise it, or the target"
+                "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort): the \
+                 node takes pods again; raise timeoutSeconds or set another onTimeout to try again, or raise spec.replicas \
+                 to keep the node"
             );
             stalled.entry(Reason::DrainTimedOut).or_insert(text);
+        }
+        // One reason says both: that the deadline has passed, and what is in the way.
+        if let Blockage::Held(held) = &blockage
+            && held.reason() == Reason::DrainBlocked
+            && let Some(late) = stalled.get_mut(&Reason::DrainTimedOut)
+        {
+            *late = format!("{late}. In the way: {}", held.message());
         }
         let standstill = standstill(pass, &provider);
         if let Some(stand) = &standstill {
@@ -149,6 +159,15 @@ impl Situation {
             blockers,
             standstill,
             wake_at,
+        }
+    }
+
+    /// What Stalled says of the blockage. Past a deadline, DrainTimedOut names what blocks; Ready says DrainBlocked first.
+    pub(super) fn held(&self) -> Option<&Held> {
+        let late = self.stalled.contains_key(&Reason::DrainTimedOut);
+        match &self.blockage {
+            Blockage::Held(held) if !(late && held.reason() == Reason::DrainBlocked) => Some(held),
+            Blockage::Held(_) | Blockage::None => None,
         }
     }
 

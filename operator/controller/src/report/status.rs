@@ -131,8 +131,10 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
         facts.draining.iter().map(count).fold(0_i32, i32::saturating_add)
     };
     let (total, remaining) = (sum(|n| n.pods_total), sum(|n| n.pods_remaining));
-    let mut nodes: Vec<DrainingNode> = facts.draining.iter().map(|n| node(pass, n)).collect();
+    let mut nodes: Vec<DrainingNode> = facts.draining.iter().map(node).collect();
     nodes.sort_by_key(|node| std::cmp::Reverse(node.ordinal));
+    // No drain that goes on or was given up is cut off: all of them are among the 10 highest ordinals, because
+    // spec.drain.maxConcurrentNodes is at most that and a node that is kept keeps those below it.
     nodes.truncate(LISTED);
     Some(DrainStatus {
         summary: format!("{remaining}/{total}"),
@@ -157,8 +159,7 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
     })
 }
 
-fn node(pass: &Pass<'_>, facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
-    let known = pass.previous().and_then(|status| status.draining(facts.ordinal));
+fn node(facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
     DrainingNode {
         name: facts.name.clone(),
         uid: Some(facts.uid.clone()).filter(|uid| !uid.is_empty()),
@@ -168,7 +169,7 @@ fn node(pass: &Pass<'_>, facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
         last_progress_time: Some(api_time(facts.last_progress)),
         empty_since: facts.empty_since.map(api_time),
         recordons: facts.recordons,
-        force_announced_time: known.and_then(|node| node.force_announced_time.clone()),
+        force_announced_time: facts.force_announced.map(api_time),
         reaped_provider_uid: facts.reaped_provider_uid.clone(),
         pods_total: facts.pods_total,
         pods_remaining: facts.pods_remaining,

@@ -117,6 +117,7 @@ pub(crate) fn in_drain(ordinal: i32, progress: i64) -> NodeInDrain {
         last_progress: at(progress),
         empty_since: None,
         recordons: 0,
+        force_announced: None,
         reaped_provider_uid: None,
         pods_total: 300,
         pods_remaining: 140,

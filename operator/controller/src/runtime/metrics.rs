@@ -45,6 +45,7 @@ struct Inner {
     reconciles: Family<Pass, Counter>,
     durations: Family<Controller, Histogram, fn() -> Histogram>,
     evictions: Family<Answer, Counter>,
+    forced: Family<Answer, Counter>,
     writes: Family<Write, Counter>,
     races: Counter,
     leader: Gauge,
@@ -68,6 +69,7 @@ impl Default for Metrics {
         let durations: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(DURATIONS));
         let evictions = Family::default();
+        let forced = Family::default();
         let writes = Family::default();
         let races = Counter::default();
         let leader: Gauge = Gauge::default();
@@ -84,6 +86,11 @@ impl Default for Metrics {
             "evictions",
             "Answers of the Eviction API",
             Family::clone(&evictions),
+        );
+        registry.register(
+            "forced_deletions",
+            "Answers to deletions past a drain's deadline",
+            Family::clone(&forced),
         );
         registry.register("api_writes", "Writes to the API server", Family::clone(&writes));
         registry.register(
@@ -112,6 +119,7 @@ impl Default for Metrics {
             reconciles,
             durations,
             evictions,
+            forced,
             writes,
             races,
             leader,
@@ -138,6 +146,11 @@ impl Metrics {
     /// Counts an answer of the Eviction API.
     pub fn evicted(&self, answer: &'static str) {
         self.0.evictions.get_or_create(&Answer { answer }).inc();
+    }
+
+    /// Counts an answer to a forced deletion, by the words of [`Metrics::evicted`].
+    pub fn force_deleted(&self, answer: &'static str) {
+        self.0.forced.get_or_create(&Answer { answer }).inc();
     }
 
     /// Counts a write to the API server: `kind` is what was written, `result` is `ok` or the kind of failure.

@@ -69,7 +69,7 @@ impl From<Refusal> for Finding {
 ///
 /// * trouble with the workload stops writes to it, and the pool's profile with it, because both must say the same;
 /// * a profile that contradicts an older pool's stops the profile alone: the env of this provider is nobody else's;
-/// * a drain field that is not acted on or not understood stops drains, because draining by half of what was asked is worse than waiting;
+/// * a drain field that is not understood stops drains, because draining by half of what was asked is worse than waiting;
 /// * any other section that is not acted on stops nothing.
 pub fn accept(observed: &Observed) -> Acceptance {
     if let Some(refusal) = supported::provider_type(&observed.pool.spec) {
@@ -80,20 +80,12 @@ pub fn accept(observed: &Observed) -> Acceptance {
     }
     let workload = workload::check(observed);
     let contradiction = profile::contradiction(&observed.pool, &observed.others);
-    let mut drain = supported::drain(&observed.pool.spec);
-    drain.extend(unreadable_stage(observed));
-
+    let drain = unreadable_stage(observed);
     let misspelt = misspelt_setting(observed);
 
     let may_write = workload.is_none();
     let profile = may_write && contradiction.is_none() && misspelt.is_none();
-    let drain_held = (!drain.is_empty()).then(|| {
-        drain
-            .iter()
-            .map(|r| r.message.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
-    });
+    let drain_held = drain.as_ref().map(|r| r.message.clone());
     let conflict = contradiction.map(|c| Refusal::new(Reason::Conflict, c.to_string()));
     let mut findings: Vec<Finding> = workload
         .into_iter()
@@ -146,7 +138,7 @@ pub(crate) fn served(pool: &vnp_crds::VirtualNodePool) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::testing::{adopting, held, observed, pool, with_workload, workload};
     use super::*;
@@ -234,23 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn drain_fields_hold_drains_and_other_sections_hold_nothing() {
-        let of = |spec: Value| accept(&observed(pool(json!({ "spec": spec }))));
-        let drain = of(json!({ "drain": { "timeoutSeconds": 60, "onTimeout": "Abort" } }));
-        assert_eq!(
-            reasons(&drain),
-            [Reason::NotSupportedYet, Reason::NotSupportedYet]
-        );
-        assert!(drain.workload && drain.profile);
-        let held = drain.drain_held.unwrap();
-        assert!(
-            held.contains("timeoutSeconds is 60") && held.contains("onTimeout is Abort"),
-            "{held}"
-        );
-
-        let other = of(json!({ "scheduling": { "schedulerName": "x" } }));
-        assert_eq!(reasons(&other), [Reason::NotSupportedYet]);
-        assert!(other.workload && other.profile && other.drain_held.is_none());
+    fn sections_that_are_left_undone_hold_nothing() {
+        let acceptance = accept(&observed(pool(
+            json!({ "spec": { "scheduling": { "schedulerName": "x" } } }),
+        )));
+        assert_eq!(reasons(&acceptance), [Reason::NotSupportedYet]);
+        assert!(acceptance.workload && acceptance.profile && acceptance.drain_held.is_none());
     }
 
     #[test]

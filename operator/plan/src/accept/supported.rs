@@ -1,7 +1,7 @@
 //! What this version does not act on yet. It is refused by name, never accepted in silence; what equals its default asks
 //! for nothing and is never refused.
 
-use vnp_crds::{ComputeQos, OnTimeout, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode};
+use vnp_crds::{ComputeQos, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode};
 
 use super::Refusal;
 
@@ -22,28 +22,6 @@ pub(super) fn provider_type(spec: &VirtualNodePoolSpec) -> Option<Refusal> {
             "nothing is written for this pool; delete it, or make one with type StatefulSet",
         )),
     }
-}
-
-/// Drain fields. As long as there is one, no node is drained.
-pub(super) fn drain(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
-    let drain = spec.drain();
-    let remedy = |back: &str| format!("no node is drained until {back}");
-    let mut refused = Vec::new();
-    if let Some(timeout) = drain.timeout {
-        refused.push(not_yet(
-            "spec.drain.timeoutSeconds",
-            timeout.as_secs(),
-            &remedy("it is removed"),
-        ));
-    }
-    if drain.on_timeout != OnTimeout::Wait {
-        refused.push(not_yet(
-            "spec.drain.onTimeout",
-            drain.on_timeout,
-            &remedy("it is Wait"),
-        ));
-    }
-    refused
 }
 
 /// Sections that are left undone while the rest works.
@@ -114,36 +92,14 @@ mod tests {
             json!({ "computeDefaults": {} }),
             json!({ "computeDefaults": { "qos": "default" } }),
             json!({ "drain": {} }),
+            json!({ "drain": { "timeoutSeconds": 60, "onTimeout": "ForceDelete" } }),
+            json!({ "drain": { "timeoutSeconds": 60, "onTimeout": "Abort" } }),
             json!({ "drain": { "onTimeout": "Wait", "stages": [] } }),
             json!({ "drain": { "pace": "Unlimited", "reap": "None", "barePods": "Evict", "capacityCheck": "Ignore" } }),
         ] {
             let spec = spec(overlay.clone());
             assert_eq!(provider_type(&spec), None, "{overlay}");
-            assert_eq!(drain(&spec), [], "{overlay}");
             assert_eq!(sections(&spec), [], "{overlay}");
-        }
-    }
-
-    #[test]
-    fn each_drain_field_is_named_with_its_value() {
-        for (overlay, field, value) in [
-            (json!({ "timeoutSeconds": 60 }), "spec.drain.timeoutSeconds", "60"),
-            (
-                json!({ "onTimeout": "ForceDelete" }),
-                "spec.drain.onTimeout",
-                "ForceDelete",
-            ),
-            (json!({ "onTimeout": "Abort" }), "spec.drain.onTimeout", "Abort"),
-        ] {
-            let spec = spec(json!({ "drain": overlay }));
-            assert_eq!(sections(&spec), []);
-            let refused = drain(&spec);
-            assert_eq!(refused.len(), 1, "{refused:?}");
-            assert_eq!(refused[0].reason, Reason::NotSupportedYet);
-            assert!(
-                refused[0].message.starts_with(field) && refused[0].message.contains(value),
-                "{refused:?}"
-            );
         }
     }
 
@@ -189,7 +145,6 @@ mod tests {
             ),
         ] {
             let spec = spec(overlay);
-            assert_eq!(drain(&spec), []);
             let refused = sections(&spec);
             assert_eq!(refused.len(), 1, "{refused:?}");
             assert!(

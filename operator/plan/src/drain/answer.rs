@@ -180,7 +180,13 @@ impl Answer {
             Self::Forbidden { rbac: true, text } => Some((
                 BlockerReason::EvictionForbidden,
                 of.pod.namespace.clone(),
-                format!("the operator needs verb create on pods/eviction (config/rbac grants it): {text}"),
+                match of.force {
+                    None => format!("the operator needs verb create on pods/eviction (config/rbac grants it): {text}"),
+                    Some(_) => format!(
+                        "spec.drain.onTimeout: ForceDelete needs verb delete on pods for the operator (ClusterRole \
+                         virtualnodepool-operator-force-delete in config/rbac grants it): {text}"
+                    ),
+                },
             )),
             Self::Forbidden { rbac: false, text } => Some((
                 BlockerReason::EvictionForbidden,
@@ -238,7 +244,9 @@ fn forbidden(status: &Status, pod: &ObjectKey) -> Answer {
 }
 
 fn refused(status: &Status, pod: &ObjectKey) -> Answer {
-    let rbac = status.message.contains("cannot create resource");
+    let rbac = ["cannot create resource", "cannot delete resource"]
+        .iter()
+        .any(|words| status.message.contains(words));
     Answer::Forbidden {
         rbac,
         text: steady(&status.message, pod),
@@ -308,6 +316,7 @@ mod tests {
             pod: pod(),
             uid: "u-1".into(),
             budgets,
+            force: None,
         }
     }
 

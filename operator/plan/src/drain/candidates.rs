@@ -119,17 +119,33 @@ pub(super) fn order(
         .cloned()
         .collect();
     plan.orders.push(DrainOrder {
+        pods,
+        terminating,
+        overdue,
+        budgets,
+        ..empty_order(scene, ordinal, node, provider)
+    });
+}
+
+/// An order for the node that names no pod yet.
+pub(super) fn empty_order(
+    scene: &Scene<'_>,
+    ordinal: Ordinal,
+    node: &NodeView,
+    provider: &ProviderMark,
+) -> DrainOrder {
+    DrainOrder {
         node: node.name.clone(),
         node_uid: node.uid.clone(),
         provider_uid: provider.pod_uid.clone(),
         ordinal,
-        pods,
-        terminating,
-        overdue,
-        departed: memory.map_or(0, |m| m.departures.count),
+        pods: Vec::new(),
+        terminating: 0,
+        overdue: 0,
+        departed: scene.seen.memory.get(&ordinal).map_or(0, |m| m.departures.count),
         limits: limits(scene),
-        budgets,
-    });
+        budgets: Vec::new(),
+    }
 }
 
 /// The pods that may be evicted, with their rank.
@@ -178,6 +194,7 @@ impl Offer<'_> {
                 pod: pod.key.clone(),
                 uid: pod.uid.clone(),
                 budgets,
+                force: None,
             },
         ));
     }
@@ -247,7 +264,13 @@ fn limits(scene: &Scene<'_>) -> DrainLimits {
     }
 }
 
-fn stuck(now: Timestamp, pod: &BoundPod, deletion: Timestamp, held: &mut Held, plan: &mut DrainPlan) {
+pub(super) fn stuck(
+    now: Timestamp,
+    pod: &BoundPod,
+    deletion: Timestamp,
+    held: &mut Held,
+    plan: &mut DrainPlan,
+) {
     let limit = deletion + seconds(STUCK_AFTER_SECONDS);
     if now < limit {
         plan.wake(limit);
@@ -325,20 +348,20 @@ fn refusing_namespaces(memory: &DrainMemory) -> BTreeMap<&str, &Refusal> {
 
 /// Blocked pods by what blocks them.
 #[derive(Default)]
-struct Held(BTreeMap<(BlockerReason, String), (usize, String, Timestamp)>);
+pub(super) struct Held(BTreeMap<(BlockerReason, String), (usize, String, Timestamp)>);
 
 impl Held {
-    fn add(&mut self, reason: BlockerReason, object: String, message: String, since: Timestamp) {
+    pub(super) fn add(&mut self, reason: BlockerReason, object: String, message: String, since: Timestamp) {
         let slot = self.0.entry((reason, object)).or_insert((0, message, since));
         slot.0 += 1;
         slot.2 = slot.2.min(since);
     }
 
-    fn pods(&self) -> usize {
+    pub(super) fn pods(&self) -> usize {
         self.0.values().map(|(pods, ..)| pods).sum()
     }
 
-    fn report(self, scene: &Scene<'_>, plan: &mut DrainPlan) {
+    pub(super) fn report(self, scene: &Scene<'_>, plan: &mut DrainPlan) {
         for ((reason, object), (pods, message, since)) in self.0 {
             let mut blocker = scene.blocker(reason, object, pods, message);
             blocker.since = blocker.since.map(|known| known.min(since));

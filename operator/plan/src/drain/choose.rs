@@ -20,6 +20,7 @@ pub(super) fn choose(scene: &Scene<'_>, holds: &Holds, plan: &mut DrainPlan) -> 
         .rev()
         .filter(|o| *o >= scene.boundary())
         .take(width)
+        .filter(|o| !scene.aborts.keeps(*o))
         .collect();
     if doomed.is_empty() {
         return doomed;
@@ -65,7 +66,7 @@ fn room(scene: &Scene<'_>, chosen: &[Ordinal], ordinal: Ordinal) -> Result<(), S
                 scene
                     .seen
                     .pods_on(*o)
-                    .filter(|p| p.requires_virtual && !p.finished()),
+                    .filter(|p| p.requires_virtual && !p.finished() && !p.daemon_set()),
             )
         })
         .sum();

@@ -23,7 +23,8 @@ pub(super) fn release(scene: &Scene<'_>, chosen: &[Ordinal], plan: &mut DrainPla
     }
     for (ordinal, node) in &scene.seen.nodes {
         // Without its provider nobody may come: the count is raised first.
-        let wanted = *ordinal < scene.boundary().min(scene.workload.ordinals().end);
+        let stays = *ordinal < scene.boundary() || scene.aborts.keeps(*ordinal);
+        let wanted = stays && *ordinal < scene.workload.ordinals().end;
         if wanted && node.cordon_owner.ours() && !node.reserved() {
             plan.steps.push(Step::Uncordon {
                 node: node.name.clone(),
@@ -38,7 +39,7 @@ pub(super) fn fence_uid(scene: &Scene<'_>, ordinal: Ordinal) -> String {
     let node = scene.seen.nodes.get(&ordinal).map(|n| n.uid.clone());
     let reported = || {
         scene
-            .reported(ordinal)
+            .stored(ordinal)
             .and_then(|r| r.uid.clone())
             .filter(|u| !u.is_empty())
     };

@@ -192,6 +192,16 @@ fn live_target(scene: &Scene<'_>, live: &LiveFacts) -> Result<i32, Doubt> {
     target_of(&live.pool, live.workload.as_deref()).ok_or(Doubt::Wanted)
 }
 
+/// The pool's annotation when it gives up this node, and the node may go now.
+pub(super) fn declared(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
+    let annotations = scene.seen.pool.metadata.annotations.as_ref();
+    let declared = annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))?;
+    let name = scene.seen.node_name(ordinal);
+    let expected = format!("{name}/{}", cordon::fence_uid(scene, ordinal));
+    let highest = ordinal.checked_add(1) == Some(scene.workload.ordinals().end);
+    (*declared == expected && highest && !scene.held).then_some(expected)
+}
+
 /// Break-glass: a person gave this node up by name and UID. True when it applies.
 pub(super) fn abandon(
     scene: &Scene<'_>,
@@ -199,14 +209,9 @@ pub(super) fn abandon(
     entry: &mut NodeInDrain,
     plan: &mut DrainPlan,
 ) -> bool {
-    let annotations = scene.seen.pool.metadata.annotations.as_ref();
-    let Some(declared) = annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION)) else {
+    let Some(expected) = declared(scene, ordinal) else {
         return false;
     };
-    let expected = format!("{}/{}", entry.name, cordon::fence_uid(scene, ordinal));
-    if *declared != expected || ordinal.checked_add(1) != Some(scene.workload.ordinals().end) || scene.held {
-        return false;
-    }
     entry.phase = DrainPhase::Shrinking;
     plan.findings.push(Finding::Event(EventNote {
         reason: EventReason::NodeAbandoned,

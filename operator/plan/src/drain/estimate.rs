@@ -168,6 +168,7 @@ pub fn told(before: Option<Timestamp>, estimate: Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use crate::drain::abort::Aborts;
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
@@ -260,6 +261,7 @@ mod tests {
                 settings: seen.pool.spec.drain(),
                 target: 2,
                 held: false,
+                aborts: Aborts::default(),
                 now: after(t),
             };
             let said = told(before, done_at(&scene, &plan).unwrap());

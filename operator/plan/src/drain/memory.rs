@@ -67,7 +67,7 @@ impl DrainMemory {
     }
 }
 
-/// An eviction that was not accepted.
+/// An eviction or forced deletion that was not accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// What it is called in `status.drain.blockers`.
@@ -76,6 +76,8 @@ pub struct Refusal {
     pub object: String,
     /// The server's words, trimmed of numbers that change.
     pub message: String,
+    /// It was the answer to a forced deletion; what an eviction was refused for does not hold one.
+    pub forced: bool,
     /// When this refusal was first answered for this pod.
     pub since: Timestamp,
 }

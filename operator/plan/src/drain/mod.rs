@@ -1,14 +1,17 @@
 //! The drain: which nodes go, and what has to be true before each next step. Every pass decides afresh from what is
 //! seen; `status.drain` keeps only what can't be seen (start, restarts, progress).
 
+mod abort;
 pub mod answer;
 pub mod audit;
 mod budgets;
 mod candidates;
 mod choose;
 mod cordon;
+mod deadline;
 mod emptying;
 pub mod estimate;
+mod force;
 pub mod health;
 pub mod memory;
 mod node;
@@ -23,8 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use vnp_crds::{BlockerReason, DrainSettings, LimitedBy, RetiredOrdinal};
+use vnp_crds::{BlockerReason, DrainPhase, DrainSettings, LimitedBy, RetiredOrdinal};
 
+use crate::drain::abort::Aborts;
 use crate::drain::order::DrainOrder;
 use crate::drain::settle::Settle;
 use crate::finding::{Blocker, Finding};
@@ -85,9 +89,9 @@ impl DrainPlan {
         self.findings.push(Finding::Blocker(blocker));
     }
 
-    /// A node is being emptied or taken away.
+    /// A node is being emptied or taken away. One whose drain was given up is neither.
     pub fn busy(&self) -> bool {
-        !self.nodes.is_empty()
+        self.nodes.iter().any(|n| n.phase != DrainPhase::Aborted)
     }
 }
 
@@ -99,12 +103,20 @@ pub(crate) struct Scene<'a> {
     pub(crate) target: i32,
     /// Nothing may be evicted or shrunk; own cordons stay.
     pub(crate) held: bool,
+    aborts: Aborts,
     pub(crate) now: Timestamp,
 }
 
 impl Scene<'_> {
-    /// The status entry of an ordinal's drain, as this operator or an earlier one reported it.
+    /// The status entry of an ordinal's drain, as this operator or an earlier one reported it. A drain that begins anew
+    /// has none.
     pub(crate) fn reported(&self, ordinal: Ordinal) -> Option<&vnp_crds::DrainingNode> {
+        self.stored(ordinal)
+            .filter(|_| !self.aborts.anew.contains(&ordinal))
+    }
+
+    /// The status entry of an ordinal.
+    fn stored(&self, ordinal: Ordinal) -> Option<&vnp_crds::DrainingNode> {
         let drain = self.seen.pool.status.as_ref()?.drain.as_ref()?;
         drain.nodes.iter().find(|n| n.ordinal == ordinal)
     }
@@ -169,14 +181,16 @@ pub fn plan_drain(
     holds: &Holds,
     now: Timestamp,
 ) -> DrainPlan {
-    let scene = Scene {
+    let mut scene = Scene {
         seen,
         workload,
         settings: seen.pool.spec.drain(),
         target,
         held: holds.refused.is_some(),
+        aborts: Aborts::default(),
         now,
     };
+    scene.aborts = abort::judge(&scene);
     let mut plan = DrainPlan::default();
     let chosen = choose::choose(&scene, holds, &mut plan);
     cordon::release(&scene, &chosen, &mut plan);
@@ -187,6 +201,9 @@ pub fn plan_drain(
         }
     }
     node::progress(&scene, &silent, &mut plan);
+    // After the progress of the others: for these the stamp is the deadline that passed.
+    let kept = scene.aborts.given_up.iter().rev();
+    plan.nodes.extend(kept.map(|o| abort::entry(&scene, *o)));
     removal::advance(&scene, &mut plan);
     audit::advance(&scene, &mut plan);
     plan.limited_by = limited_by(&scene, &plan);
@@ -195,7 +212,7 @@ pub fn plan_drain(
 }
 
 fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {
-    if plan.nodes.is_empty() {
+    if !plan.busy() {
         return None;
     }
     let told = plan

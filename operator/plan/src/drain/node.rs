@@ -1,9 +1,11 @@
 //! One node's way from cordon to empty. The first thing that is not done yet ends the pass for that node.
 
-use vnp_crds::{BlockerReason, DrainPhase, Reap};
+use jiff::Timestamp;
+use vnp_crds::{BlockerReason, DrainPhase, OnTimeout, Reap, Reason};
 
+use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health};
-use super::{DrainPlan, Scene, candidates, emptying, seconds, signed};
+use super::{DrainPlan, Scene, candidates, emptying, force, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -17,8 +19,10 @@ const RESTART_GRACE_SECONDS: i64 = 120;
 /// Takes the ordinal one step further, or says what holds it. True when there is nothing to say.
 pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) -> bool {
     let mut entry = entry(scene, ordinal);
+    let stand = stand(scene, entry.started_at, entry.force_announced);
+    late(scene, stand, &mut entry, plan);
     let found = plan.findings.len();
-    walk(scene, ordinal, &mut entry, plan);
+    walk(scene, ordinal, stand, &mut entry, plan);
     plan.nodes.push(entry);
     plan.findings.len() == found
 }
@@ -52,7 +56,46 @@ pub(super) fn progress(scene: &Scene<'_>, silent: &[Ordinal], plan: &mut DrainPl
     }
 }
 
-fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
+/// Where a drain stands against its deadline.
+pub(super) fn stand(scene: &Scene<'_>, started_at: Timestamp, announced_at: Option<Timestamp>) -> Stand {
+    let deadline = Deadline {
+        started_at,
+        timeout: scene.settings.timeout.map(signed),
+        on_timeout: scene.settings.on_timeout,
+        announced_at,
+        deleting: scene.seen.deleting(),
+    };
+    deadline.stand(scene.now)
+}
+
+/// Drops an announcement that no longer holds, and says when the drain takes too long and goes on.
+fn late(scene: &Scene<'_>, stand: Stand, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
+    match stand {
+        Stand::Announce { .. } | Stand::Announced { .. } | Stand::Forced => return,
+        Stand::Running { wake } => wake.into_iter().for_each(|at| plan.wake(at)),
+        Stand::GivenUp => {}
+        Stand::Overdue => {
+            let why = match scene.settings.on_timeout {
+                OnTimeout::Abort => "Abort, which acts as Wait while the pool is deleted",
+                OnTimeout::Wait | OnTimeout::ForceDelete => "Wait",
+            };
+            let seconds = scene.settings.timeout.map(|t| t.as_secs()).unwrap_or_default();
+            let message = format!(
+                "the drain of {} takes longer than spec.drain.timeoutSeconds: {seconds} and goes on (onTimeout: {why}); repair \
+                 what status.drain.blockers names, set onTimeout: ForceDelete to delete the pods past their budgets, or raise \
+                 spec.replicas to keep the node",
+                entry.name
+            );
+            plan.findings.push(Finding::Stalled {
+                reason: Reason::DrainTimedOut,
+                message,
+            });
+        }
+    }
+    entry.force_announced = None;
+}
+
+pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
     let before = scene.reported(ordinal);
     let node = scene.seen.nodes.get(&ordinal);
     let remaining = scene.seen.holding(ordinal).count();
@@ -79,6 +122,7 @@ fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
             .map(|t| t.0)
             .filter(|_| remaining == 0),
         recordons: before.map_or(0, |b| b.recordons),
+        force_announced: before.and_then(|b| b.force_announced_time.as_ref()).map(|t| t.0),
         // A pod that came after the restart has to be reaped after as well.
         reaped_provider_uid: before
             .and_then(|b| b.reaped_provider_uid.clone())
@@ -94,7 +138,7 @@ fn int(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn walk(scene: &Scene<'_>, ordinal: Ordinal, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
+fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
     if emptying::abandon(scene, ordinal, entry, plan) || emptying::never_came_up(scene, ordinal, entry, plan)
     {
         return;
@@ -119,6 +163,15 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, entry: &mut NodeInDrain, plan: &mut
     }
     if entry.pods_remaining > 0 {
         entry.phase = DrainPhase::Evicting;
+        match stand {
+            Stand::Forced => return force::order(scene, ordinal, node, &mark, entry, plan),
+            Stand::Announce { at, force_at } if !scene.seen.pool.is_paused() => {
+                entry.force_announced = Some(at);
+                force::announce(scene, entry, force_at, plan);
+            }
+            Stand::Announced { force_at } => force::announce(scene, entry, force_at, plan),
+            _ => {}
+        }
         candidates::order(scene, ordinal, node, &mark, entry, plan);
         return;
     }

@@ -1,5 +1,7 @@
-//! What may be evicted now on one node, as handed to that node's task. The task keeps no other truth: an order replaces
+//! What may be evicted (or, past the drain's deadline, deleted) now on one node, as handed to that node's task. The task keeps no other truth: an order replaces
 //! the one before, and no order means that nothing may be evicted.
+
+use std::num::NonZeroU32;
 
 use crate::observed::{Budget, ObjectKey, Ordinal};
 
@@ -14,7 +16,8 @@ pub struct DrainOrder {
     pub ordinal: Ordinal,
     /// UID of the provider pod that was healthy when the order was given.
     pub provider_uid: String,
-    /// Pods that may be evicted, in order of eviction. Pods that are being deleted are not among them.
+    /// Pods that may be evicted, in order of eviction. Pods that are being deleted are not among them, but for those whose
+    /// grace a forced deletion shortens.
     pub pods: Vec<EvictionCandidate>,
     /// Pods of this node that are being deleted already.
     pub terminating: u32,
@@ -37,6 +40,8 @@ pub struct EvictionCandidate {
     pub uid: String,
     /// The budgets that cover it; none for a pod that has ended, for which the server asks no budget.
     pub budgets: Vec<ObjectKey>,
+    /// The drain's deadline has passed: it is deleted past budgets, with this grace in seconds, and not evicted.
+    pub force: Option<NonZeroU32>,
 }
 
 /// Limits of a drain, from `spec.drain`.

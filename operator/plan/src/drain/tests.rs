@@ -1,3 +1,4 @@
+mod deadline;
 mod reported;
 
 use std::sync::Arc;

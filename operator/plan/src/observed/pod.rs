@@ -44,6 +44,8 @@ pub struct BoundPod {
     /// It is Pending, and neither an IP, nor a started container, nor an instance id shows that an instance was ever asked
     /// for.
     pub never_started: bool,
+    /// `spec.terminationGracePeriodSeconds`.
+    pub grace_seconds: Option<i64>,
     /// It can run nowhere but on virtual nodes: nodeSelector or required affinity asks for `type=virtual-kubelet`.
     pub requires_virtual: bool,
     /// The cloud's id of its instance, once the provider has written it.

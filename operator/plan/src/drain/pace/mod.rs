@@ -101,6 +101,8 @@ struct Asked {
     tries: u32,
     /// It counts in the window: it is being deleted, or may be.
     counts: bool,
+    /// It was to be deleted by force.
+    forced: bool,
     state: State,
 }
 
@@ -163,9 +165,14 @@ impl Throttle {
             gate.or_insert_with(|| Gate::new(budget.key.to_string(), false, now))
                 .observe(budget, now);
         }
-        let offered: HashSet<&str> = order.pods.iter().map(|p| p.uid.as_str()).collect();
+        // What came of an eviction says nothing about a forced deletion, nor the other way round.
+        let offered: HashSet<(&str, bool)> = order
+            .pods
+            .iter()
+            .map(|p| (p.uid.as_str(), p.force.is_some()))
+            .collect();
         self.forget_pods(|uid, asked| {
-            asked.node == order.node && asked.pool == pool && !offered.contains(uid)
+            asked.node == order.node && asked.pool == pool && !offered.contains(&(uid, asked.forced))
         });
     }
 
@@ -246,6 +253,7 @@ impl Throttle {
                 at: now,
                 tries: known.map_or(0, |k| k.tries),
                 counts: true,
+                forced: pod.force.is_some(),
                 state: State::InFlight {
                     probe,
                     pod: pod.clone(),

@@ -29,6 +29,7 @@ fn candidate(name: &str, budgets: &[&str]) -> EvictionCandidate {
         pod: key(name),
         uid: format!("uid-{name}"),
         budgets: budgets.iter().map(|b| key(b)).collect(),
+        force: None,
     }
 }
 

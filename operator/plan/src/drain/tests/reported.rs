@@ -78,6 +78,7 @@ fn a_namespace_that_refuses_blocks_all_its_pods() {
         bind(&mut seen, 2, pods);
         cordon(&mut seen, 2);
         let refusal = |object: &str| Refusal {
+            forced: false,
             reason,
             object: object.to_owned(),
             message: "no".to_owned(),
