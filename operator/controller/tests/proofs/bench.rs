@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use vnp_fake_api_server::Entry;
 
-use crate::cluster::{Cluster, number, text};
+use crate::cluster::{Cluster, name, number, text};
 use crate::world::{Application, World};
 use crate::{end_state, safety};
 
@@ -76,16 +76,23 @@ impl Bench {
 
     /// Waits until `true`, and says what did not come.
     pub(crate) async fn until(&self, what: &str, mut there: impl FnMut(&Self) -> bool) {
-        let end = tokio::time::Instant::now() + LONGEST;
+        let begin = tokio::time::Instant::now();
+        let end = begin + LONGEST;
         while !there(self) {
             drop(self.world.parts());
             assert!(
                 tokio::time::Instant::now() < end,
-                "{what} within {LONGEST:?}; the pool's status: {}\nlast writes: {:#?}",
+                "{what} within {LONGEST:?}; the pool's status: {}\npods: {:#?}\nlast writes: {:#?}",
                 self.pool()["status"],
+                self.virtual_pods()
+                    .iter()
+                    .map(|p| whereabouts(p))
+                    .collect::<Vec<_>>(),
                 self.writes(0).iter().rev().take(12).map(line).collect::<Vec<_>>()
             );
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            // What takes long takes half an hour.
+            let long = begin.elapsed() > Duration::from_secs(300);
+            tokio::time::sleep(Duration::from_millis(if long { 10_000 } else { 500 })).await;
         }
     }
 
@@ -191,6 +198,17 @@ impl Bench {
     pub(crate) fn end(&self) -> BTreeMap<String, Value> {
         end_state::of(&self.cluster, self.world.parts().cloud.instances().len())
     }
+}
+
+/// A pod in one line.
+fn whereabouts(pod: &Value) -> String {
+    format!(
+        "{} on {:?} {} {}",
+        name(pod),
+        text(pod, "/spec/nodeName"),
+        text(pod, "/status/phase"),
+        text(pod, "/metadata/deletionTimestamp")
+    )
 }
 
 /// One write in one line.

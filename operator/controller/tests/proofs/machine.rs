@@ -204,9 +204,8 @@ impl StateMachineTest for Run {
         run.leave_alone();
         let bench = &run.bench;
         run.runtime.block_on(async {
-            bench
-                .until_settled(usize::try_from(nodes.max(1)).unwrap_or(1))
-                .await;
+            let nodes = usize::try_from(nodes.max(1)).unwrap_or(1);
+            bench.until("an end", |b| b.ready(nodes)).await;
             bench.assert_quiet(Duration::from_secs(20)).await;
         });
         bench.assert_safe();

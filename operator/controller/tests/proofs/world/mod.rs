@@ -20,6 +20,8 @@ use cloud::Cloud;
 
 /// How often every part looks.
 const TICK: Duration = Duration::from_millis(500);
+/// The same while nobody writes anything.
+const IDLE_TICK: Duration = Duration::from_secs(2);
 
 /// The world of one test.
 #[derive(Clone)]
@@ -54,8 +56,11 @@ impl World {
         let world = Self(Arc::new(Mutex::new(parts)));
         let running = world.clone();
         let task = tokio::spawn(async move {
+            let mut seen = 0;
             loop {
-                tokio::time::sleep(TICK).await;
+                let version = running.parts().cluster.server.version();
+                tokio::time::sleep(if version == seen { IDLE_TICK } else { TICK }).await;
+                seen = version;
                 running.parts().look();
             }
         });
