@@ -6,6 +6,7 @@
 
 mod adopt;
 mod audit_trail;
+mod deadline;
 mod delete;
 mod drain;
 mod faults;
