@@ -1,0 +1,285 @@
+//! Pods: instances on virtual nodes, and providers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use vnp_plan::observed::{BoundPod, Member, MemberState, ObjectKey, PodOwner, PodPhase, ProviderPod};
+
+use super::{Condition, Meta, ready};
+
+fn evicted(conditions: &[Condition]) -> bool {
+    let (type_, reason) = EVICTED;
+    conditions
+        .iter()
+        .any(|c| c.type_ == type_ && c.status == "True" && c.reason.as_deref() == Some(reason))
+}
+
+/// A Pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "PodWire")]
+pub struct SlimPod {
+    /// Name, namespace, uid, resourceVersion.
+    pub metadata: ObjectMeta,
+    /// `spec.nodeName`.
+    pub node: Option<String>,
+    /// As an instance on a virtual node.
+    pub bound: BoundPod,
+    ready: bool,
+    /// Since when condition Ready says so.
+    ready_since: Option<Timestamp>,
+    /// An eviction or another disruption is its end.
+    disrupted: bool,
+    restarts: i32,
+    owner_uids: Vec<String>,
+    images: BTreeMap<String, String>,
+}
+
+impl SlimPod {
+    /// As a pod of its StatefulSet.
+    pub fn member(&self) -> Member {
+        let (state, since) = match self.bound.deletion {
+            Some(deletion) => (MemberState::Terminating, Some(deletion)),
+            None if self.ready => (MemberState::Ready, self.ready_since),
+            None => (MemberState::NotReady, self.ready_since.or(self.bound.created)),
+        };
+        Member {
+            uid: self.bound.uid.clone(),
+            state,
+            since,
+        }
+    }
+
+    /// As a pod of its StatefulSet that is not there any more. Its deletion timestamp is when it was to be gone.
+    pub fn gone(&self) -> Member {
+        Member {
+            uid: self.bound.uid.clone(),
+            state: MemberState::Gone {
+                disrupted: self.disrupted,
+            },
+            since: self.bound.deletion,
+        }
+    }
+
+    /// As the process behind a virtual node.
+    pub fn provider(self) -> ProviderPod {
+        ProviderPod {
+            revision: self
+                .bound
+                .labels
+                .get("controller-revision-hash")
+                .cloned()
+                .unwrap_or_default(),
+            key: self.bound.key,
+            uid: self.bound.uid,
+            ready: self.ready,
+            restarts: self.restarts,
+            created: self.bound.created,
+            deleting: self.bound.deletion.is_some(),
+            owner_uids: self.owner_uids,
+            images: self.images,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct PodWire {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: Option<String>,
+    termination_grace_period_seconds: Option<i64>,
+    node_selector: Option<BTreeMap<String, String>>,
+    affinity: Option<Affinity>,
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity {
+    node_affinity: Option<core::v1::NodeAffinity>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    name: String,
+    #[serde(default)]
+    image: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<IgnoredAny>,
+    conditions: Vec<Condition>,
+    container_statuses: Vec<ContainerStatus>,
+    init_container_statuses: Vec<ContainerStatus>,
+    ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerStatus {
+    restart_count: i32,
+    started: Option<bool>,
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
+    state: ContainerState,
+    last_state: ContainerState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
+    terminated: Option<IgnoredAny>,
+}
+
+impl ContainerState {
+    fn began(&self) -> bool {
+        self.running.is_some() || self.terminated.is_some()
+    }
+}
+
+impl ContainerStatus {
+    /// Any trace of the container in any of its fields: providers fill them in as they like.
+    fn began(&self) -> bool {
+        self.started == Some(true)
+            || self.restart_count > 0
+            || self.container_id.as_deref().is_some_and(|id| !id.is_empty())
+            || self.state.began()
+            || self.last_state.began()
+    }
+}
+
+/// Pending, and nothing shows that an instance was made. Anything that is not understood counts as started.
+fn never_started(metadata: &Meta, status: &PodStatus) -> bool {
+    let instance = metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.eci_instance.is_some() || a.acs_instance.is_some());
+    let addressed = status.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty()) || !status.pod_ips.is_empty();
+    let containers = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .chain(&status.ephemeral_container_statuses);
+    status.phase.as_deref() == Some("Pending")
+        && !instance
+        && !addressed
+        && !containers.into_iter().any(ContainerStatus::began)
+}
+
+const NODE_TYPE: &str = "type";
+const VIRTUAL: &str = "virtual-kubelet";
+/// Source: apiserver `pkg/registry/core/pod/storage/eviction.go`.
+const EVICTED: (&str, &str) = ("DisruptionTarget", "EvictionByEvictionAPI");
+
+/// Every way the scheduler may place the pod leads to virtual nodes: the terms of a required affinity are alternatives.
+fn requires_virtual(spec: &PodSpec) -> bool {
+    if spec
+        .node_selector
+        .as_ref()
+        .and_then(|s| s.get(NODE_TYPE))
+        .is_some_and(|v| v == VIRTUAL)
+    {
+        return true;
+    }
+    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let Some(required) =
+        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
+    else {
+        return false;
+    };
+    let asks = |term: &core::v1::NodeSelectorTerm| {
+        term.match_expressions.iter().flatten().any(|e| {
+            e.key == NODE_TYPE && e.operator == "In" && e.values.as_deref() == Some(&[VIRTUAL.to_owned()])
+        })
+    };
+    !required.node_selector_terms.is_empty() && required.node_selector_terms.iter().all(asks)
+}
+
+impl From<PodWire> for SlimPod {
+    fn from(
+        PodWire {
+            metadata,
+            spec,
+            status,
+        }: PodWire,
+    ) -> Self {
+        let identity = metadata.identity();
+        let never_started = never_started(&metadata, &status);
+        let ready = ready(&status.conditions);
+        let owners = metadata.owner_references.unwrap_or_default();
+        let controller = owners
+            .iter()
+            .find(|o| o.controller == Some(true))
+            .map(|o| PodOwner {
+                kind: o.kind.clone(),
+                name: o.name.clone(),
+                uid: o.uid.clone(),
+            });
+        let annotations = metadata.annotations.unwrap_or_default();
+        let phase = match status.phase.as_deref() {
+            Some("Running") => PodPhase::Running,
+            Some("Succeeded") => PodPhase::Succeeded,
+            Some("Failed") => PodPhase::Failed,
+            _ => PodPhase::Pending,
+        };
+        let bound = BoundPod {
+            key: ObjectKey {
+                namespace: metadata.namespace.unwrap_or_default(),
+                name: metadata.name.unwrap_or_default(),
+            },
+            uid: metadata.uid.unwrap_or_default(),
+            phase,
+            before_deletion: metadata.deletion_timestamp.is_none().then_some(phase),
+            evicted: evicted(&status.conditions),
+            deletion: metadata.deletion_timestamp.map(|t| t.0),
+            created: metadata.creation_timestamp.map(|t| t.0),
+            labels: metadata.labels.unwrap_or_default(),
+            controller,
+            mirror: annotations.mirror.is_some(),
+            instance_id: annotations
+                .eci_instance
+                .or(annotations.acs_instance)
+                .filter(|id| !id.is_empty()),
+            finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
+            grace_seconds: spec.termination_grace_period_seconds,
+            requires_virtual: requires_virtual(&spec),
+            never_started,
+        };
+        Self {
+            metadata: identity,
+            node: spec.node_name.filter(|n| !n.is_empty()),
+            bound,
+            ready: ready.is_some_and(|c| c.status == "True"),
+            ready_since: ready.and_then(|c| c.last_transition.as_ref()).map(|t| t.0),
+            disrupted: status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == "DisruptionTarget" && c.status == "True"),
+            restarts: status
+                .container_statuses
+                .iter()
+                .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
+            owner_uids: owners.into_iter().map(|o| o.uid).collect(),
+            images: spec.containers.into_iter().map(|c| (c.name, c.image)).collect(),
+        }
+    }
+}

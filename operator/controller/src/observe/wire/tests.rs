@@ -1,0 +1,221 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+use vnp_plan::observed::{CordonOwner, MemberState, PodPhase};
+
+use super::node::count;
+use super::*;
+
+fn pod(value: Value) -> SlimPod {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_pod_is_read_as_instance_and_as_provider() {
+    let pod = pod(json!({
+        "metadata": {
+            "name": "virtual-node-eci-1", "namespace": "kube-system", "uid": "u", "resourceVersion": "7",
+            "labels": {"app": "virtual-node-eci", "controller-revision-hash": "r1"},
+            "annotations": {"kubernetes.io/config.mirror": "x"}, "finalizers": ["a/b"],
+            "creationTimestamp": "2026-11-01T00:00:00Z", "deletionTimestamp": "2026-11-01T01:00:00Z",
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Other", "name": "o", "uid": "1"},
+                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "virtual-node-eci", "uid": "2", "controller": true}],
+            "managedFields": [{"manager": "x", "fieldsV1": {"f:spec": {"f:containers": {}}}}],
+        },
+        "spec": {"nodeName": "host-a", "containers": [{"name": "vk", "image": "vk:1", "env": [{"name": "A"}]}]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null}],
+            "containerStatuses": [{"name": "vk", "restartCount": 2, "ready": true}, {"name": "log", "restartCount": 1}],
+        },
+    }));
+    assert_eq!(pod.metadata.resource_version.as_deref(), Some("7"));
+    assert_eq!(pod.node.as_deref(), Some("host-a"));
+    assert!(pod.bound.mirror && pod.bound.finalizers && !pod.bound.requires_virtual);
+    assert_eq!(pod.bound.phase, PodPhase::Running);
+    assert_eq!(pod.bound.controller.as_ref().unwrap().kind, "StatefulSet");
+    let provider = pod.provider();
+    assert!(provider.ready && provider.deleting);
+    assert_eq!((provider.restarts, provider.revision.as_str()), (3, "r1"));
+    assert_eq!(provider.owner_uids, ["1", "2"]);
+    assert_eq!(
+        provider.images,
+        BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())])
+    );
+}
+
+#[test]
+fn either_vendor_s_annotation_names_the_instance() {
+    let id = |annotations: Value| {
+        let metadata = json!({"name": "p", "namespace": "n", "annotations": annotations});
+        pod(json!({"metadata": metadata})).bound.instance_id
+    };
+    assert_eq!(
+        id(json!({"k8s.aliyun.com/eci-instance-id": "eci-1"})).as_deref(),
+        Some("eci-1")
+    );
+    assert_eq!(
+        id(json!({"alibabacloud.com/instance-id": "acs-1"})).as_deref(),
+        Some("acs-1")
+    );
+    assert_eq!(
+        id(json!({"k8s.aliyun.com/eci-instance-id": "", "other": "x"})),
+        None
+    );
+}
+
+#[test]
+fn a_bare_pending_pod_needs_nothing_but_a_name() {
+    let pod = pod(json!({"metadata": {"name": "p", "namespace": "n"}}));
+    assert_eq!(pod.node, None);
+    assert!(pod.bound.bare() && !pod.bound.finished());
+}
+
+/// A pod as it was bound and never taken up by its provider.
+fn untouched() -> Value {
+    json!({
+        "metadata": {"name": "logs-x", "namespace": "n", "uid": "u", "annotations": {"team": "a"}},
+        "spec": {"nodeName": "v-1"},
+        "status": {"phase": "Pending",
+                   "conditions": [{"type": "PodScheduled", "status": "True"}],
+                   "containerStatuses": [{"name": "c", "restartCount": 0, "started": false, "containerID": "",
+                                          "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}]},
+    })
+}
+
+/// One trace of an instance each, as merge patches.
+fn traces() -> Vec<Value> {
+    let status = |key: &str, value: Value| json!({"status": {key: value}});
+    let container = |trace: Value| json!([{"name": "a"}, trace]);
+    let mut traces = vec![
+        status("podIP", json!("10.0.0.1")),
+        status("podIPs", json!([{"ip": "10.0.0.1"}])),
+        status("phase", json!("Running")),
+        status("phase", json!("Failed")),
+        status("phase", json!("Unknown")),
+        status("phase", Value::Null),
+        json!({"metadata": {"annotations": {"k8s.aliyun.com/eci-instance-id": "eci-1"}}}),
+        json!({"metadata": {"annotations": {"alibabacloud.com/instance-id": "acs-1"}}}),
+    ];
+    for kind in [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ] {
+        for trace in [
+            json!({"started": true}),
+            json!({"restartCount": 1}),
+            json!({"containerID": "eci://1"}),
+            json!({"state": {"running": {}}}),
+            json!({"state": {"terminated": {"exitCode": 1}}}),
+            json!({"lastState": {"terminated": {"exitCode": 1}}}),
+        ] {
+            traces.push(status(kind, container(trace)));
+        }
+    }
+    traces
+}
+
+#[test]
+fn any_trace_of_an_instance_makes_a_pod_one_that_started() {
+    assert!(pod(untouched()).bound.never_started);
+    for trace in traces() {
+        let mut value = untouched();
+        json_patch::merge(&mut value, &trace);
+        assert!(!pod(value).bound.never_started, "{trace}");
+    }
+}
+
+#[test]
+fn a_pod_is_read_as_a_member_of_its_statefulset() {
+    let with = |deletion: Value, ready: &str| {
+        pod(
+            json!({"metadata": {"uid": "u", "creationTimestamp": "2026-11-01T00:00:00Z", "deletionTimestamp": deletion},
+                   "status": {"conditions": [
+                       {"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-01T00:01:00Z"},
+                       {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}}),
+        )
+    };
+    let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+    let seen = |pod: &SlimPod| (pod.member().state, pod.member().since);
+    let minute = at("2026-11-01T00:01:00Z");
+    assert_eq!(seen(&with(Value::Null, "True")), (MemberState::Ready, minute));
+    assert_eq!(seen(&with(Value::Null, "False")), (MemberState::NotReady, minute));
+    let leaving = with(json!("2026-11-01T00:02:00Z"), "True");
+    assert_eq!(
+        seen(&leaving),
+        (MemberState::Terminating, at("2026-11-01T00:02:00Z"))
+    );
+    assert_eq!(leaving.gone().state, MemberState::Gone { disrupted: true });
+    let fresh = pod(json!({"metadata": {"creationTimestamp": "2026-11-01T00:00:00Z"}}));
+    assert_eq!(seen(&fresh), (MemberState::NotReady, at("2026-11-01T00:00:00Z")));
+}
+
+#[test]
+fn only_pods_without_an_alternative_require_virtual_nodes() {
+    let with = |spec: Value| pod(json!({"metadata": {}, "spec": spec})).bound.requires_virtual;
+    let term =
+        |values: Value| json!({"matchExpressions": [{"key": "type", "operator": "In", "values": values}]});
+    let affinity = |terms: Value| {
+        json!({"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+    };
+    assert!(with(json!({"nodeSelector": {"type": "virtual-kubelet"}})));
+    assert!(!with(json!({"nodeSelector": {"type": "gpu"}})));
+    let virtual_only = term(json!(["virtual-kubelet"]));
+    assert!(with(affinity(json!([virtual_only]))));
+    assert!(!with(affinity(json!([virtual_only, term(json!(["gpu"]))]))));
+    assert!(!with(affinity(json!([term(json!(["virtual-kubelet", "gpu"]))]))));
+}
+
+fn node(managed: Value, unschedulable: bool) -> SlimNode {
+    serde_json::from_value(json!({
+        "metadata": {"name": "v-0", "uid": "u", "resourceVersion": "3", "labels": {"type": "virtual-kubelet"},
+                     "managedFields": managed},
+        "spec": {"unschedulable": unschedulable, "taints": []},
+        "status": {"capacity": {"cpu": "1k", "pods": "3k"}, "conditions": [
+            {"type": "DiskPressure", "status": "False"},
+            {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-01T00:00:10Z"}]},
+    }))
+    .unwrap()
+}
+
+fn entry(manager: &str, operation: &str, field: &str) -> Value {
+    json!({"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {field: {}}}})
+}
+
+#[test]
+fn a_node_says_who_cordoned_it() {
+    let ours = entry("virtualnodepool-cordon", "Apply", "f:unschedulable");
+    let kubectl = entry("kubectl-cordon", "Update", "f:unschedulable");
+    let taints = entry("kubectl", "Update", "f:taints");
+    let owner = |managed: Value, on| node(managed, on).view.cordon_owner;
+    assert_eq!(owner(json!([ours, taints]), true), CordonOwner::Us);
+    assert_eq!(owner(json!([kubectl, ours]), true), CordonOwner::Both);
+    assert_eq!(owner(json!([kubectl, taints]), true), CordonOwner::Others);
+    assert_eq!(owner(json!([]), true), CordonOwner::Others);
+    assert_eq!(owner(json!([ours]), false), CordonOwner::Nobody);
+}
+
+#[test]
+fn a_node_says_its_size_and_its_last_status_update() {
+    let node = node(json!([]), false);
+    assert_eq!(node.view.pod_capacity, Some(3000));
+    assert!(node.view.ready);
+    assert_eq!(node.status_beat, Some("2026-11-01T00:00:10Z".parse().unwrap()));
+    assert_eq!(node.view.labels["type"], "virtual-kubelet");
+    assert_eq!(
+        ["110", "1k", "1Ki", "x", ""].map(count),
+        [Some(110), Some(1000), Some(1024), None, None]
+    );
+}
+
+#[test]
+fn a_workload_is_kept_as_it_came() {
+    let raw = json!({"metadata": {"zeta": 1, "name": "w", "resourceVersion": "9"}, "spec": {"unknown": [3, 1]}, "a": null});
+    let workload: RawWorkload = serde_json::from_str(&raw.to_string()).unwrap();
+    assert_eq!(workload.raw.to_string(), raw.to_string());
+    assert_eq!(workload.metadata.resource_version.as_deref(), Some("9"));
+}
