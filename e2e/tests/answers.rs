@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Config};
+use kube::{Api, Client, Config};
 use serde_json::json;
 use vnp_e2e::call_gate::{CallGate, Fate};
 use vnp_e2e::control_plane::Identity;
@@ -21,6 +24,7 @@ use vnp_e2e::scenario::eventually;
 use vnp_operator::runtime::clients::Clients;
 use vnp_operator::runtime::clock::Clock;
 use vnp_operator::runtime::lease::Timing;
+use vnp_plan::drain::pace::MAX_IN_FLIGHT;
 
 use crate::fixture::evicting::SOON;
 use crate::fixture::{Bench, create, fast, uid};
@@ -251,6 +255,184 @@ async fn an_eviction_without_an_answer_is_asked_for_again_by_its_uid() -> Result
                 && now.metadata.deletion_grace_period_seconds == Some(30),
             "{name}: {:?}",
             now.metadata
+        );
+    }
+    Ok(())
+}
+
+/// A policy that gives every write of a budget's status that comes from the Eviction API in this namespace an old
+/// resourceVersion, as if somebody had always been faster. Back when the server abides by it for this budget.
+async fn lose_every_race(bench: &Bench, budget: &str) -> Result<()> {
+    let name = &bench.namespace;
+    create(
+        &Api::<MutatingAdmissionPolicy>::all(bench.admin.clone()),
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+                    "resourceRules": [{"apiGroups": ["policy"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                                       "resources": ["poddisruptionbudgets/status"]}],
+                },
+                "matchConditions": [{"name": "loser", "expression":
+                    format!("request.userInfo.username in ['system:apiserver', '{name}']")}],
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+                    "[JSONPatch{op: 'replace', path: '/metadata/resourceVersion', value: '1'}]"}}],
+            },
+        }),
+    )
+    .await?;
+    create(
+        &Api::<MutatingAdmissionPolicyBinding>::all(bench.admin.clone()),
+        json!({"metadata": {"name": name}, "spec": {"policyName": name}}),
+    )
+    .await?;
+    let loser = fast(bench.control_plane, &Identity::privileged(name)).await?;
+    let budgets = Api::<PodDisruptionBudget>::namespaced(loser, name);
+    eventually("the policy is in force", SOON, async || {
+        let seen = budgets.get(budget).await?;
+        match budgets
+            .replace_status(budget, &PostParams::default(), &seen)
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => anyhow::bail!("{other:?}"),
+        }
+    })
+    .await
+}
+
+/// A client that waits as long as the Eviction API may take, which tries its own write 20 times in 10 s.
+async fn patient(bench: &Bench) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(bench.control_plane.kubeconfig_as(&Identity::admin())?)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_race_on_a_budgets_status_is_no_refusal_and_passes_with_the_race() -> Result<()> {
+    let bench = Bench::new("evict-race").await?;
+    let pods = bench.running_pods(2).await?;
+    for (name, _) in &pods {
+        bench.budget(name, name, json!({"minAvailable": 0})).await?;
+    }
+    let budgets = bench.api::<PodDisruptionBudget>();
+    for (name, _) in &pods {
+        eventually("the budget allows one", SOON, async || {
+            let status = budgets.get(name).await?.status.context("no status")?;
+            ensure!(status.disruptions_allowed == Some(1), "{status:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    let [own, other] = pods.as_slice() else {
+        anyhow::bail!("two pods");
+    };
+    lose_every_race(&bench, &own.0).await?;
+    let waits = bench.drain(patient(&bench).await?, std::slice::from_ref(own), &[&own.0]);
+    // The operator's own client does not wait for so long: it asks again.
+    let asks = bench.drain(bench.fast.clone(), std::slice::from_ref(other), &[&other.0]);
+    waits.answered("budget_race_lost", 1, 2 * SOON).await?;
+    asks.answered("unknown", 1, SOON).await?;
+    for drain in [&waits, &asks] {
+        ensure!(drain.refusals().is_empty(), "it passes by itself");
+        ensure!(drain.count("accepted")? == 0, "answers: {:?}", drain.answers()?);
+    }
+    Api::<MutatingAdmissionPolicyBinding>::all(bench.admin.clone())
+        .delete(&bench.namespace, &DeleteParams::default())
+        .await?;
+    for (drain, (name, uid)) in [(&waits, own), (&asks, other)] {
+        drain.answered("accepted", 1, 2 * SOON).await?;
+        let pod = bench.api::<Pod>().get(name).await?;
+        ensure!(
+            pod.metadata.uid.as_ref() == Some(uid) && pod.metadata.deletion_timestamp.is_some(),
+            "{name}: {:?}",
+            pod.metadata
+        );
+        drain.tasks.stop().await;
+    }
+    Ok(())
+}
+
+/// A user whose evictions share two seats of the API server, without a queue.
+async fn two_seats(bench: &Bench) -> Result<Client> {
+    let user = &bench.namespace;
+    let level = |name: String, shares: u32| {
+        json!({"metadata": {"name": name},
+               "spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "borrowingLimitPercent": 0,
+                        "lendablePercent": 0, "limitResponse": {"type": "Reject"}}}})
+    };
+    let levels = Api::<PriorityLevelConfiguration>::all(bench.admin.clone());
+    // 600 seats (the server's default) are shared out; those who ask for nothing make one share worth two seats at most.
+    create(&levels, level(format!("{user}-idle"), 100)).await?;
+    create(&levels, level(user.clone(), 1)).await?;
+    create(
+        &Api::<FlowSchema>::all(bench.admin.clone()),
+        json!({"metadata": {"name": user},
+               "spec": {"matchingPrecedence": 2, "priorityLevelConfiguration": {"name": user},
+                        "rules": [{"subjects": [{"kind": "User", "user": {"name": user}}],
+                                   "resourceRules": [{"verbs": ["create"], "apiGroups": [""], "resources": ["pods/eviction"],
+                                                      "namespaces": ["*"]}]}]}}),
+    )
+    .await?;
+    create(
+        &Api::<ClusterRole>::all(bench.admin.clone()),
+        json!({"metadata": {"name": user},
+               "rules": [{"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]}]}),
+    )
+    .await?;
+    create(
+        &bench.api::<RoleBinding>(),
+        json!({"metadata": {"name": user},
+               "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+               "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]}),
+    )
+    .await?;
+    let seats = format!("apiserver_flowcontrol_nominal_limit_seats{{priority_level=\"{user}\"}} ");
+    eventually("the server has two seats for the user", SOON, async || {
+        let metrics = http::Request::get("/metrics").body(Vec::new())?;
+        let text = bench.admin.request_text(metrics).await?;
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(&seats))
+            .context("no such level yet")?;
+        ensure!(line == "2", "{line} seats");
+        Ok(())
+    })
+    .await?;
+    fast(bench.control_plane, &Identity::unprivileged(user)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flow_control_is_not_taken_for_a_budget_and_slows_evictions_down_to_what_the_server_takes()
+-> Result<()> {
+    const PODS: usize = 60;
+    let bench = Bench::new("evict-seats").await?;
+    let client = two_seats(&bench).await?;
+    let pods = bench.running_pods(PODS).await?;
+    let names: Vec<&str> = pods.iter().map(|(name, _)| name.as_str()).collect();
+    let began = std::time::Instant::now();
+    let drain = bench.drain(client, &pods, &[]);
+    drain.answered("flow_control", 1, SOON).await?;
+    let refusals = drain.refusals();
+    ensure!(
+        refusals.values().all(|r| r.object == "kube-apiserver"),
+        "{refusals:?}"
+    );
+    drain.answered("accepted", u32::try_from(PODS)?, 6 * SOON).await?;
+    // The first storm is as large as it gets, each later one half of that; then the brake finds the two seats.
+    let refused = drain.count("flow_control")?;
+    ensure!(refused <= 3 * MAX_IN_FLIGHT, "answers: {:?}", drain.answers()?);
+    println!("{PODS} pods in {:?}: {:?}", began.elapsed(), drain.answers()?);
+    drain.tasks.stop().await;
+    for name in names {
+        let pod = bench.api::<Pod>().get_opt(name).await?;
+        ensure!(
+            pod.is_none_or(|p| p.metadata.deletion_timestamp.is_some()),
+            "{name} was not evicted"
         );
     }
     Ok(())

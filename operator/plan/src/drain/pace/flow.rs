@@ -3,8 +3,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// After an overload the rate grows by this share of the full rate per second.
-const RECOVERY_PER_SECOND: f64 = 0.05;
+/// Seconds after the pause in which the rate doubles: where the server has few seats, it is found out one by one.
+const DOUBLES_IN: f64 = 10.0;
 /// It never falls below this share, so that recovery is seen.
 const LEAST: f64 = 1.0 / 64.0;
 /// Pause after an overload that came without `Retry-After`.
@@ -17,7 +17,7 @@ const LONGEST_OUTAGE: SignedDuration = SignedDuration::from_secs(10);
 /// The state of the brake.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flow {
-    /// When the rate was cut last, and to which share.
+    /// Since when the rate grows again, and from which share.
     cut: Option<(Timestamp, f64)>,
     /// When the last pause began, for answers to requests that were under way already.
     braked_at: Option<Timestamp>,
@@ -30,7 +30,7 @@ impl Flow {
     pub(super) fn share(&self, now: Timestamp) -> f64 {
         let Some((at, share)) = self.cut else { return 1.0 };
         let passed = now.duration_since(at).as_secs_f64().max(0.0);
-        (share + passed * RECOVERY_PER_SECOND).min(1.0)
+        (share * (passed / DOUBLES_IN).exp2()).min(1.0)
     }
 
     pub(super) fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
@@ -45,14 +45,14 @@ impl Flow {
         retry_after: Option<SignedDuration>,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        self.pause(retry_after.unwrap_or(PAUSE), now);
         self.outages = 0;
-        if self.under_way(sent_at) {
-            return None;
+        let under_way = self.under_way(sent_at);
+        if !under_way {
+            self.cut = Some((now, (self.share(now) / 2.0).max(LEAST)));
+            self.braked_at = Some(now);
         }
-        self.cut = Some((now, (self.share(now) / 2.0).max(LEAST)));
-        self.braked_at = Some(now);
-        self.paused_until
+        self.pause(retry_after.unwrap_or(PAUSE), now);
+        self.paused_until.filter(|_| !under_way)
     }
 
     /// No answer came, or none that says what happened.
@@ -78,9 +78,13 @@ impl Flow {
         self.braked_at.is_some_and(|at| sent_at < at)
     }
 
+    /// The server asks for up to 32 s. What it bears is not learned in a pause, so nothing grows in it.
     fn pause(&mut self, pause: SignedDuration, now: Timestamp) {
         let until = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-        self.paused_until = Some(self.paused_until.map_or(until, |known| known.max(until)));
+        if self.paused_until.is_none_or(|known| known < until) {
+            self.paused_until = Some(until);
+            self.cut = self.cut.map(|_| (until, self.share(now)));
+        }
     }
 }
 
@@ -99,11 +103,26 @@ mod tests {
         for answer in 101..120 {
             assert_eq!(flow.overloaded(at(50), None, at(answer)), None);
         }
-        assert!((flow.share(at(100)) - 0.5).abs() < 1e-9);
-        assert!((flow.share(at(5_100)) - 0.75).abs() < 1e-9);
-        assert!((flow.share(at(60_000)) - 1.0).abs() < 1e-9);
-        assert!(flow.overloaded(at(200), None, at(5_100)).is_some());
-        assert!((flow.share(at(5_100)) - 0.375).abs() < 1e-9);
+        // The last answer of the storm prolongs the pause to 1,119.
+        let share = |flow: &Flow, millis| (flow.share(at(millis)) * 1000.0).round() / 1000.0;
+        assert_eq!(share(&flow, 1_119), 0.5);
+        assert_eq!(share(&flow, 6_119), 0.707);
+        assert_eq!(share(&flow, 60_000), 1.0);
+        assert!(flow.overloaded(at(1_200), None, at(6_119)).is_some());
+        assert_eq!(share(&flow, 7_119), 0.354);
+    }
+
+    #[test]
+    fn nothing_grows_in_a_pause_so_that_its_end_is_no_storm() {
+        let mut flow = Flow::default();
+        flow.overloaded(at(0), Some(SignedDuration::from_secs(32)), at(0));
+        assert!((flow.share(at(32_000)) - 0.5).abs() < 1e-9);
+        flow.overloaded(at(32_001), Some(SignedDuration::from_secs(5)), at(32_001));
+        flow.overloaded(at(32_001), Some(SignedDuration::from_secs(20)), at(32_002));
+        assert!(
+            flow.share(at(52_002)) < 0.26,
+            "a longer pause among the answers to one storm"
+        );
     }
 
     #[test]
