@@ -41,7 +41,9 @@ pub use placement::{Placement, PlacementMode, PlacementRule, WebhookMode};
 pub use pool::{DeletionPolicy, VirtualNodePool, VirtualNodePoolSpec};
 pub use profile::Profile;
 pub use provider::{Management, Provider, ProviderType, WorkloadRef};
-pub use scheduling::{PolicyUnit, ResourcePolicy, Scheduling};
+pub use scheduling::{
+    NextUnitsPolicy, PolicyStrategy, PolicyUnit, PreemptPolicy, ResourcePolicy, Scheduling, WhenTryNextUnits,
+};
 pub use status::{
     Blocker, BlockerReason, DrainPhase, DrainStatus, DrainingNode, LimitedBy, ProviderStatus, RetiredOrdinal,
     VirtualNodePoolStatus,

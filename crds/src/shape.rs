@@ -17,6 +17,15 @@ pub(crate) const DNS_SUBDOMAIN_OR_EMPTY: &str = "^([a-z0-9]([-.a-z0-9]*[a-z0-9])
 /// Value of a label, not empty.
 pub(crate) const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 
+/// Key of a label, with or without a prefix.
+pub(crate) const LABEL_KEY: &str =
+    "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+
+/// Schema of amounts of a resource in a map, never below zero.
+pub(crate) fn quantity() -> Value {
+    json!({ "type": "string", "maxLength": 32, "pattern": "^[0-9]+(\\.[0-9]+)?(m|k|[KMGTPE]i?)?$" })
+}
+
 /// Schema of label values in a map, which may be empty.
 pub(crate) fn label_value() -> Value {
     json!({ "type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$" })
