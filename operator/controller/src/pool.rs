@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 use vnp_plan::observed::{Observed, OperatorFacts};
-use vnp_plan::plan::Plan;
+use vnp_plan::plan::{Plan, Track, TrackKind};
 use vnp_plan::step::Step;
 use vnp_plan::workload::remember;
 
@@ -37,6 +37,9 @@ const REPAIR: Duration = Duration::from_secs(300);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest time to a pass that was asked for: `wake_at` may lie in the past.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// ResourcePolicies written in one pass.
+const POLICIES_AT_ONCE: usize = 50;
 
 /// What the loop works with.
 pub struct PoolLoop {
@@ -246,6 +249,9 @@ impl PoolLoop {
         if let Some(until) = held.until {
             again.at(until);
         }
+        if spare(&mut plan.tracks) {
+            again.at(Instant::now() + SHORTEST);
+        }
         let mut outcomes = self.applier.run(&PoolRef::of(&seen.pool), &plan.tracks).await;
         self.judge(name, &outcomes, &mut again);
         outcomes.extend(held.outcomes);
@@ -345,6 +351,22 @@ impl PoolLoop {
     }
 }
 
+/// Leaves policies for the next pass when there are many: a pass should not last, and writes should not wait in line past
+/// the time that each of them has. Tells whether any was left.
+fn spare(tracks: &mut Vec<Track>) -> bool {
+    let before = tracks.len();
+    let mut left = POLICIES_AT_ONCE;
+    tracks.retain(|track| {
+        if track.kind != TrackKind::Policies {
+            return true;
+        }
+        let now = left > 0;
+        left = left.saturating_sub(1);
+        now
+    });
+    tracks.len() < before
+}
+
 /// What a step is called in the log.
 fn word(step: &Step) -> &'static str {
     match step {
@@ -366,6 +388,37 @@ fn word(step: &Step) -> &'static str {
         Step::CreateProfile(_) => "create the profile",
         Step::PatchProfile(_) => "patch the profile",
         Step::DeleteProfile { .. } => "delete the profile",
+        Step::ApplyPolicy(_) => "apply a ResourcePolicy",
+        Step::DeletePolicy { .. } => "delete a ResourcePolicy",
         Step::RecordAudit(_) => "record the audit trail",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vnp_plan::observed::ObjectKey;
+
+    use super::*;
+
+    #[test]
+    fn many_policies_take_several_passes_and_hold_back_nothing_else() {
+        let track = |kind, name: usize| Track {
+            kind,
+            steps: vec![Step::DeletePolicy {
+                policy: ObjectKey {
+                    namespace: name.to_string(),
+                    name: "burst.web".into(),
+                },
+                uid: "u".into(),
+            }],
+        };
+        let mut tracks: Vec<Track> = (0..POLICIES_AT_ONCE + 1)
+            .map(|name| track(TrackKind::Policies, name))
+            .collect();
+        tracks.push(track(TrackKind::Drain, 0));
+        assert!(spare(&mut tracks));
+        assert_eq!(tracks.len(), POLICIES_AT_ONCE + 1);
+        assert_eq!(tracks.last().map(|t| t.kind), Some(TrackKind::Drain));
+        assert!(!spare(&mut tracks));
     }
 }

@@ -59,7 +59,7 @@ const CORE: Kind = Kind {
 };
 
 /// All resources.
-pub static KINDS: [Kind; 10] = [
+pub static KINDS: [Kind; 11] = [
     Kind {
         plural: "pods",
         kind: "Pod",
@@ -136,6 +136,18 @@ pub static KINDS: [Kind; 10] = [
         generation: true,
         unconditional: false,
         registry: "poddisruptionbudgets",
+        ..CORE
+    },
+    Kind {
+        group: "apiextensions.k8s.io",
+        plural: "customresourcedefinitions",
+        kind: "CustomResourceDefinition",
+        resource: "customresourcedefinitions.apiextensions.k8s.io",
+        namespaced: false,
+        status: true,
+        generation: true,
+        unconditional: false,
+        registry: "apiextensions.k8s.io/customresourcedefinitions",
         ..CORE
     },
     Kind {

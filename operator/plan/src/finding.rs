@@ -29,6 +29,13 @@ pub enum Finding {
         /// Names the key.
         message: String,
     },
+    /// A ResourcePolicy is not what the pool says: SchedulingReady=False, but for [`SchedulingState::LeftOut`].
+    Scheduling {
+        /// What is the matter.
+        state: SchedulingState,
+        /// Names the policy or the object.
+        message: String,
+    },
     /// A person must act: Stalled=True.
     Stalled {
         /// Exact reason.
@@ -66,6 +73,23 @@ pub enum ProfileState {
     Unreadable,
     /// The provider did not take it.
     Rejected,
+}
+
+/// Why SchedulingReady is False; the last one that applies is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SchedulingState {
+    /// In place but for a field that the installed CRD does not take: SchedulingReady stays True and names it.
+    LeftOut,
+    /// Not written or removed yet.
+    Pending,
+    /// Not looked at yet.
+    Unknown,
+    /// An object of somebody else has the name.
+    Foreign,
+    /// The installed CRD can't take what the policy needs.
+    Unfit,
+    /// The CRD is not installed.
+    CrdMissing,
 }
 
 /// Something that holds a drain, as `status.drain.blockers` shows it.

@@ -12,6 +12,7 @@ mod pause;
 pub mod plan;
 pub mod profile;
 pub mod proof;
+pub mod scheduling;
 pub mod step;
 pub mod target;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
 use crate::target::target;
 use crate::workload::{DrainState, plan_workload, roll_in_step};
-use crate::{pause, profile};
+use crate::{pause, profile, scheduling};
 
 /// Plans one pass.
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
@@ -25,18 +25,25 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
         drained: drained(seen),
     };
     let profile_released = profile::released(seen);
+    let policies_released = scheduling::released(seen);
+    let policies = scheduling::plan_scheduling(seen, acceptance.workload);
     let workload = plan_workload(seen, &acceptance, target, &state, now);
     let labels = labels(seen);
     let pool_track = finalizer(
         seen,
         &acceptance,
-        profile_released && (state.drained || retains(seen)),
+        profile_released && policies_released && (state.drained || retains(seen)),
     );
 
     let mut plan = Plan {
         facts: facts(seen, target, &drain, now),
         reads: drain.reads,
-        orders: drain.orders,
+        // Policies go first: a pod that leaves must not be sent back to virtual nodes by one.
+        orders: if seen.deleting() && !policies_released {
+            Vec::new()
+        } else {
+            drain.orders
+        },
         settles: drain.settles,
         ..Plan::default()
     };
@@ -44,6 +51,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     plan.findings.extend(drain.findings);
     plan.findings.extend(workload.findings);
     plan.findings.extend(profile::profile_findings(seen));
+    plan.findings.extend(policies.findings);
     plan.wake_at = drain
         .wake_at
         .into_iter()
@@ -56,13 +64,16 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
         plan.add(TrackKind::Pool, pool_track);
     } else {
         // Our cordons, labels and profile entries go while the workload still says that they are ours.
-        let hold = seen.deleting() && (!drain_steps.is_empty() || !profile_released);
+        let hold = seen.deleting() && (!drain_steps.is_empty() || !profile_released || !policies_released);
         let release = |s: &Step| !(hold && lets_go(seen, s));
         plan.add(
             TrackKind::Workload,
             workload.steps.into_iter().take_while(release).collect(),
         );
         plan.add(TrackKind::Drain, drain_steps);
+        for step in policies.steps {
+            plan.add(TrackKind::Policies, vec![step]);
+        }
         plan.add(TrackKind::Audit, drain.audit);
         plan.add(TrackKind::Pool, pool_track);
     }

@@ -59,6 +59,8 @@ fn lines(step: &Step) -> Vec<String> {
         Step::ApplyWorkload { changes, .. } => changes.clone(),
         Step::PatchWorkload(patch) => patch.changes.clone(),
         Step::Uncordon { node, .. } => vec![format!("uncordon {node}")],
+        Step::ApplyPolicy(apply) => vec![format!("apply ResourcePolicy {}", apply.policy)],
+        Step::DeletePolicy { policy, .. } => vec![format!("delete ResourcePolicy {policy}")],
         Step::DeleteNode { node, .. } => vec![format!("remove Node {node}")],
         _ => Vec::new(),
     }

@@ -40,6 +40,8 @@ pub enum TrackKind {
     Workload,
     /// Cordons, labels, restarts, shrinks, Nodes.
     Drain,
+    /// ResourcePolicies, one track for each write.
+    Policies,
     /// What removed nodes held last: neither holds a drain nor is held by one.
     Audit,
 }

@@ -113,6 +113,16 @@ pub enum Step {
         /// Its resourceVersion.
         resource_version: String,
     },
+    /// Server-side apply of a ResourcePolicy, field manager [`vnp_crds::FIELD_MANAGER`]. Forced for one that is ours, whose
+    /// UID the body carries; not forced for a new one, so that one which somebody else has made meanwhile stays theirs.
+    ApplyPolicy(PolicyApply),
+    /// Deletes a ResourcePolicy of ours, UID precondition.
+    DeletePolicy {
+        /// The policy.
+        policy: ObjectKey,
+        /// Its UID.
+        uid: String,
+    },
     /// Writes records into the ConfigMap `vnp-audit-<pool>`: a POST when it is absent, else a merge patch with its
     /// resourceVersion.
     RecordAudit(AuditPatch),
@@ -170,6 +180,17 @@ pub struct ProfilePatch {
     pub body: Value,
     /// What it changes, for people: one line each.
     pub changes: Vec<String>,
+}
+
+/// A ResourcePolicy as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyApply {
+    /// Namespace and name.
+    pub policy: ObjectKey,
+    /// It is not there yet.
+    pub create: bool,
+    /// The apply body.
+    pub body: Value,
 }
 
 /// Changed keys of the ConfigMap with the audit trail.

@@ -175,6 +175,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         profile: None,
         acs_profile: None,
         profile_rejection: None,
+        scheduling: Default::default(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),
         live: BTreeMap::new(),

@@ -7,6 +7,7 @@ mod copies;
 mod error;
 mod nodes;
 mod pods;
+mod policies;
 mod pool_object;
 mod profile;
 mod workload;
@@ -159,6 +160,8 @@ impl Applier {
             Step::DeleteNode { node, uid } => nodes::delete(writer, node, uid).await,
             Step::CreateProfile(patch) => profile::create(writer, patch).await,
             Step::PatchProfile(patch) => profile::patch(writer, patch).await,
+            Step::ApplyPolicy(apply) => policies::apply(writer, apply).await,
+            Step::DeletePolicy { policy, uid } => policies::delete(writer, policy, uid).await,
             Step::RecordAudit(patch) => audit::record(writer, pool, patch).await,
             Step::DeleteProfile {
                 config_map,

@@ -2,7 +2,7 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{Patch, PatchOperation, ReplaceOperation};
 use serde_json::{Value, json};
 use vnp_plan::observed::ObjectKey;
-use vnp_plan::step::{PatchPurpose, ProfilePatch, RestartReason, WorkloadPatch};
+use vnp_plan::step::{PatchPurpose, PolicyApply, ProfilePatch, RestartReason, WorkloadPatch};
 
 use super::testing::{Answered, Call, Calls, failure, ok, server};
 use super::*;
@@ -318,6 +318,39 @@ async fn profile_writes_belong_to_no_pool() {
         delete.body["preconditions"],
         json!({"uid": "u", "resourceVersion": "9"})
     );
+}
+
+#[tokio::test]
+async fn a_policy_is_forced_only_where_it_is_ours() {
+    let policy = ObjectKey {
+        namespace: "shop".into(),
+        name: "burst.web".into(),
+    };
+    let apply = |create| {
+        Step::ApplyPolicy(PolicyApply {
+            policy: policy.clone(),
+            create,
+            body: json!({"spec": {}}),
+        })
+    };
+    let path = "/apis/scheduling.alibabacloud.com/v1alpha1/namespaces/shop/resourcepolicies/burst.web?";
+    for create in [true, false] {
+        let (method, uri, content_type, body) = request(apply(create)).await;
+        assert_eq!((method.as_str(), content_type.as_str()), ("PATCH", APPLY));
+        assert!(
+            uri.starts_with(path) && uri.contains("fieldManager=virtualnodepool-operator"),
+            "{uri}"
+        );
+        assert_eq!(uri.contains("force=true"), !create, "{uri}");
+        assert_eq!(body, json!({"spec": {}}));
+    }
+    let (method, uri, _, body) = request(Step::DeletePolicy {
+        policy,
+        uid: "u".into(),
+    })
+    .await;
+    assert_eq!((method.as_str(), uri.as_str()), ("DELETE", path));
+    assert_eq!(body["preconditions"], json!({"uid": "u"}));
 }
 
 #[tokio::test]

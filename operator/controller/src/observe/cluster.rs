@@ -12,11 +12,13 @@ use vnp_plan::profile::SetBackHistory;
 
 use super::heartbeat::{Heartbeats, Sign};
 use super::kinds::{
-    Audits, Budgets, Copies, Leases, Namespaces, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads,
+    Audits, Budgets, Copies, Leases, NamespaceRow, Namespaces, NodeRow, Nodes, Pools, Profiles, Warnings,
+    Workloads,
 };
 use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
 use super::pods::{PodChange, PodShelf};
+use super::scheduler::Scheduler;
 use super::scope::{self, Scope};
 use crate::runtime::clock::Clock;
 use crate::runtime::queue::Queue;
@@ -57,6 +59,8 @@ pub struct Cluster {
     pub acs_profile: Mirrored<Profiles>,
     /// Warnings about these.
     pub warnings: Mirrored<Warnings>,
+    /// The vendor's scheduler.
+    pub scheduler: Scheduler,
     /// What time it is.
     pub clock: Clock,
     /// Signs of life.
@@ -78,11 +82,18 @@ pub struct Cluster {
     /// What the mirrors of Nodes, Leases and Pods were complete for last.
     covered: RwLock<[Scope; 3]>,
     budget_list: Mutex<Option<Arc<Vec<Budget>>>>,
-    namespace_list: Mutex<Option<Arc<NamespaceLabels>>>,
+    namespace_list: Mutex<Option<NamespaceList>>,
 }
 
 /// Labels of namespaces by name.
 pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
+
+/// All namespaces, as passes share them.
+#[derive(Clone, Debug)]
+struct NamespaceList {
+    labels: Arc<NamespaceLabels>,
+    leaving: Arc<BTreeSet<String>>,
+}
 
 /// The mirrors that keep only what concerns the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +131,7 @@ impl Cluster {
             profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             acs_profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             warnings: Mirror::new("Event", Table::new(Warnings)),
+            scheduler: Scheduler::default(),
             clock,
             heartbeats: Heartbeats::default(),
             memories: Arc::default(),
@@ -155,14 +167,25 @@ impl Cluster {
 
     /// The labels of all namespaces.
     pub fn all_namespaces(&self) -> Arc<NamespaceLabels> {
+        self.namespace_list().labels
+    }
+
+    /// The namespaces that are being deleted.
+    pub fn leaving_namespaces(&self) -> Arc<BTreeSet<String>> {
+        self.namespace_list().leaving
+    }
+
+    fn namespace_list(&self) -> NamespaceList {
         let mut list = self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner);
         list.get_or_insert_with(|| {
-            let labels = |t: &Table<Namespaces>| {
-                t.iter()
-                    .map(|(name, labels)| (name.to_owned(), labels.as_ref().clone()))
-                    .collect()
-            };
-            Arc::new(self.namespaces.read(labels))
+            self.namespaces.read(|t| {
+                let labels = t.iter().map(|(name, row)| (name.to_owned(), row.labels.clone()));
+                let leaving = t.iter().filter(|(_, row)| row.leaving);
+                NamespaceList {
+                    labels: Arc::new(labels.collect()),
+                    leaving: Arc::new(leaving.map(|(name, _)| name.to_owned()).collect()),
+                }
+            })
         })
         .clone()
     }
@@ -200,6 +223,13 @@ impl Cluster {
             .find(|p| p.metadata.uid.as_deref() == Some(uid))
         {
             self.wake(pool);
+        }
+    }
+
+    /// Wakes the pool with that name, if there is one.
+    pub fn wake_named(&self, name: &str) {
+        if self.pools.read(|t| t.get(name)).is_some() {
+            self.pool_queue.wake(name);
         }
     }
 
@@ -388,11 +418,18 @@ impl Cluster {
         self.wake_draining();
     }
 
-    /// A namespace changed: its labels decide in which stage its pods leave.
-    pub fn namespace_told(&self, told: Told<RowChange<BTreeMap<String, String>>>) {
+    /// A namespace changed: its labels decide in which stage its pods leave, and which policies it gets.
+    pub fn namespace_told(&self, told: Told<RowChange<NamespaceRow>>) {
         let Told::Changed { .. } = told else { return };
         *self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.wake_draining();
+        let projects = |pool: &VirtualNodePool| {
+            let scheduling = pool.spec.scheduling.as_ref();
+            scheduling.is_some_and(|s| !s.resource_policies.is_empty())
+        };
+        for pool in self.all_pools().iter().filter(|p| projects(p)) {
+            self.wake(pool);
+        }
     }
 
     fn wake_draining(&self) {

@@ -131,20 +131,32 @@ impl Kind for Budgets {
     }
 }
 
-/// Namespaces: their labels.
+/// Namespaces.
 #[derive(Debug)]
 pub struct Namespaces;
 
+/// What is kept of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceRow {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// It is being deleted.
+    pub leaving: bool,
+}
+
 impl Kind for Namespaces {
     type Object = SlimNamespace;
-    type View = BTreeMap<String, String>;
+    type View = NamespaceRow;
 
     fn wants(&self, _: &SlimNamespace) -> bool {
         true
     }
 
     fn view(&self, namespace: SlimNamespace, _: Option<&Self::View>) -> Self::View {
-        namespace.labels
+        NamespaceRow {
+            labels: namespace.labels,
+            leaving: namespace.leaving,
+        }
     }
 }
 

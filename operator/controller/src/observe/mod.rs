@@ -9,6 +9,7 @@ pub mod members;
 pub mod memory;
 pub mod mirror;
 pub mod pods;
+pub mod scheduler;
 pub mod scope;
 pub mod sight;
 pub mod watches;

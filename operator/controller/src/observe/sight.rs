@@ -57,6 +57,7 @@ impl Cluster {
                 .acs_profile
                 .read(|t| t.iter().next().map(|(_, map)| map.clone())),
             profile_rejection: None,
+            scheduling: self.scheduling(),
             memory: BTreeMap::new(),
             recall: self
                 .recalls

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vnp_crds::{PROFILE_CONFIG_MAP, VirtualNodePool};
 use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
+use vnp_plan::scheduling::CRD_NAME;
 
 use super::cluster::{Cluster, Scoped};
 use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
-use super::wire::{RawWorkload, SlimNamespace, SlimNode, SlimPod};
+use super::wire::{RawCrd, RawPolicy, RawWorkload, SlimNamespace, SlimNode, SlimPod};
 use crate::runtime::health::Readiness;
 use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
@@ -117,6 +118,17 @@ impl Watches {
             |c, t| c.rare_told(t),
         ));
 
+        let crds: Api<RawCrd> = Api::all(client());
+        let crds = Watched::by(crds, &named(CRD_NAME));
+        all.push(self.plain(
+            CRD_NAME,
+            &cluster,
+            |c| &c.scheduler.crds,
+            crds,
+            |c, t| c.crd_told(t),
+        ));
+        all.push(self.policies(&cluster));
+
         for (namespace, mirror) in &cluster.workloads {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
             let (mirror, told) = (mirror.clone(), cluster.clone());
@@ -194,6 +206,33 @@ impl Watches {
                 }
             };
             watched.follow(&mirror, &metrics, &mut tell).await;
+        };
+        follow.boxed()
+    }
+
+    /// ResourcePolicies, while they are served. No part of the readiness: most clusters have none.
+    fn policies(&self, cluster: &Arc<Cluster>) -> BoxFuture<'static, ()> {
+        let (metrics, cluster) = (self.metrics.clone(), cluster.clone());
+        let api: Api<RawPolicy> = Api::all(self.client.clone());
+        let mut served = cluster.scheduler.served();
+        let follow = async move {
+            loop {
+                let there = *served.borrow_and_update();
+                let follow = async {
+                    if !there {
+                        cluster.scheduler.forget();
+                        return pending().await;
+                    }
+                    let mut tell = |told| cluster.policy_told(told);
+                    Watched::all(api.clone())
+                        .follow(&cluster.scheduler.policies, &metrics, &mut tell)
+                        .await;
+                };
+                tokio::select! {
+                    () = follow => {}
+                    _ = served.changed() => {}
+                }
+            }
         };
         follow.boxed()
     }

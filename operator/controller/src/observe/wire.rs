@@ -11,12 +11,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::{apps, core};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use vnp_plan::scheduling;
 
 pub use self::node::SlimNode;
 pub use self::pod::SlimPod;
@@ -53,6 +55,32 @@ resource!(SlimPod, core::v1::Pod, NamespaceResourceScope);
 resource!(SlimNode, core::v1::Node, ClusterResourceScope);
 resource!(SlimNamespace, core::v1::Namespace, ClusterResourceScope);
 resource!(RawWorkload, apps::v1::StatefulSet, NamespaceResourceScope);
+resource!(RawCrd, CustomResourceDefinition, ClusterResourceScope);
+
+/// The vendor publishes no types for it.
+impl Resource for RawPolicy {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        scheduling::KIND.into()
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        scheduling::GROUP.into()
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        scheduling::VERSION.into()
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        scheduling::PLURAL.into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -116,8 +144,10 @@ fn ready(conditions: &[Condition]) -> Option<&Condition> {
 pub struct SlimNamespace {
     /// Name, uid, resourceVersion.
     pub metadata: ObjectMeta,
-    /// Labels, for stages.
+    /// Labels, by which stages and policies select.
     pub labels: BTreeMap<String, String>,
+    /// It is being deleted.
+    pub leaving: bool,
 }
 
 #[derive(Deserialize)]
@@ -130,31 +160,49 @@ impl From<NamespaceWire> for SlimNamespace {
     fn from(NamespaceWire { metadata }: NamespaceWire) -> Self {
         Self {
             metadata: metadata.identity(),
+            leaving: metadata.deletion_timestamp.is_some(),
             labels: metadata.labels.unwrap_or_default(),
         }
     }
 }
 
-/// A StatefulSet, byte for byte what the server sent: our patches must let everything survive that is in it (P4).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Value")]
-pub struct RawWorkload {
-    /// Name, namespace, uid, resourceVersion.
-    pub metadata: ObjectMeta,
-    /// All of it.
-    pub raw: Value,
+macro_rules! raw {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(from = "Value")]
+        pub struct $name {
+            /// Name, namespace, uid, resourceVersion.
+            pub metadata: ObjectMeta,
+            /// All of it.
+            pub raw: Value,
+        }
+
+        impl From<Value> for $name {
+            fn from(raw: Value) -> Self {
+                let text = |key: &str| raw.get("metadata")?.get(key)?.as_str().map(ToOwned::to_owned);
+                let metadata = ObjectMeta {
+                    name: text("name"),
+                    namespace: text("namespace"),
+                    uid: text("uid"),
+                    resource_version: text("resourceVersion"),
+                    ..ObjectMeta::default()
+                };
+                Self { metadata, raw }
+            }
+        }
+    };
 }
 
-impl From<Value> for RawWorkload {
-    fn from(raw: Value) -> Self {
-        let text = |key: &str| raw.get("metadata")?.get(key)?.as_str().map(ToOwned::to_owned);
-        let metadata = ObjectMeta {
-            name: text("name"),
-            namespace: text("namespace"),
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
-            ..ObjectMeta::default()
-        };
-        Self { metadata, raw }
-    }
+raw! {
+    /// A StatefulSet, byte for byte what the server sent: our patches must let everything survive that is in it (P4).
+    RawWorkload
+}
+raw! {
+    /// A CustomResourceDefinition: its schema has no types.
+    RawCrd
+}
+raw! {
+    /// A ResourcePolicy of the vendor's scheduler.
+    RawPolicy
 }

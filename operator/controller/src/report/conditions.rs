@@ -6,7 +6,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vnp_crds::{ConditionType, Reason};
-use vnp_plan::finding::ProfileState;
+use vnp_plan::finding::{ProfileState, SchedulingState};
 use vnp_plan::plan::TrackKind;
 
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
@@ -62,17 +62,13 @@ pub(super) fn conditions(pass: &Pass<'_>, situation: &Situation) -> Vec<Conditio
     all.push(accepted(situation));
     all.push(provider_ready(pass, situation));
     all.push(profile_synced(pass, situation));
-    for (type_, section) in [
-        (ConditionType::WebhookReady, "spec.placement"),
-        (ConditionType::SchedulingReady, "spec.scheduling"),
-    ] {
-        all.push(said(
-            type_,
-            "True",
-            Reason::NotRequired,
-            format!("this version does not act on {section}"),
-        ));
-    }
+    all.push(said(
+        ConditionType::WebhookReady,
+        "True",
+        Reason::NotRequired,
+        "this version does not act on spec.placement",
+    ));
+    all.push(scheduling_ready(pass, situation));
     all.extend(reconciling);
     all.extend(stalled);
     if is_paused {
@@ -246,4 +242,46 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
             "eci-profile says what this pool says",
         ),
     }
+}
+
+fn scheduling_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
+    let type_ = ConditionType::SchedulingReady;
+    let refused = pass
+        .attempts
+        .refused
+        .iter()
+        .filter(|r| r.track == TrackKind::Policies);
+    let refused = sentences(refused.map(|r| r.message.as_str()));
+    let worst = situation.scheduling.last_key_value();
+    // What the API server says to a write is more than that it is still to be made.
+    if let Some((state, message)) = worst
+        && *state > SchedulingState::LeftOut
+        && (*state != SchedulingState::Pending || refused.is_empty())
+    {
+        let (status, reason) = match state {
+            SchedulingState::LeftOut | SchedulingState::Pending => ("False", Reason::ConfigNotSynced),
+            SchedulingState::Unknown => ("Unknown", Reason::Unknown),
+            SchedulingState::Foreign => ("False", Reason::Conflict),
+            SchedulingState::Unfit => ("False", Reason::InvalidSpec),
+            SchedulingState::CrdMissing => ("False", Reason::CrdMissing),
+        };
+        return said(type_, status, reason, message.clone());
+    }
+    if !refused.is_empty() {
+        return said(type_, "False", Reason::ConfigNotSynced, refused);
+    }
+    let scheduling = pass.observed.pool.spec.scheduling.as_ref();
+    if scheduling.is_none_or(|s| s.resource_policies.is_empty()) {
+        return said(
+            type_,
+            "True",
+            Reason::NotRequired,
+            "spec.scheduling.resourcePolicies is empty",
+        );
+    }
+    let mut message = "every ResourcePolicy is in place".to_owned();
+    if let Some(left_out) = situation.scheduling.get(&SchedulingState::LeftOut) {
+        message.push_str(&format!("; {left_out}"));
+    }
+    said(type_, "True", Reason::Synced, message)
 }

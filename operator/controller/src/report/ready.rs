@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vnp_crds::{ConditionType, DeletionPolicy, DrainPhase, Reason};
-use vnp_plan::finding::ProviderState;
+use vnp_plan::finding::{ProviderState, SchedulingState};
 use vnp_plan::plan::TrackKind;
 
 use super::blockage::Blockage;
@@ -53,11 +53,19 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
             sentences(situation.profile.values().map(String::as_str)),
         );
     }
+    let undone = situation.scheduling.iter();
+    for (_, message) in undone
+        .rev()
+        .filter(|(state, _)| **state > SchedulingState::LeftOut)
+    {
+        say(Reason::ConfigNotSynced, message.clone());
+    }
     for refused in &pass.attempts.refused {
         let reason = match refused.track {
             TrackKind::Pool => Reason::Provisioning,
             TrackKind::Workload => Reason::Updating,
             TrackKind::Drain => Reason::Draining,
+            TrackKind::Policies => Reason::ConfigNotSynced,
             // Told as an event: the pool is what it should be, with a record or without.
             TrackKind::Audit => continue,
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
 use vnp_plan::drain::estimate::told;
-use vnp_plan::finding::{Finding, ProfileState, ProviderState};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState};
 use vnp_plan::observed::Observed;
 use vnp_plan::plan::Plan;
 
@@ -69,6 +69,8 @@ pub(super) struct Situation {
     pub(super) provider: BTreeMap<ProviderState, String>,
     /// ProfileSynced=False.
     pub(super) profile: BTreeMap<ProfileState, String>,
+    /// What there is to say of the policies.
+    pub(super) scheduling: BTreeMap<SchedulingState, String>,
     /// A person must act.
     pub(super) stalled: BTreeMap<Reason, String>,
     /// When the drain is done, as it is told. To be remembered for the next pass.
@@ -153,6 +155,7 @@ impl Situation {
             refusals,
             provider,
             profile: joined(texts.profile),
+            scheduling: joined(texts.scheduling),
             stalled,
             done_at: pass.done_at(),
             blockage,
@@ -197,6 +200,7 @@ struct Texts {
     refusals: BTreeSet<(Reason, String)>,
     provider: BTreeMap<ProviderState, BTreeSet<String>>,
     profile: BTreeMap<ProfileState, BTreeSet<String>>,
+    scheduling: BTreeMap<SchedulingState, BTreeSet<String>>,
     stalled: BTreeMap<Reason, BTreeSet<String>>,
 }
 
@@ -217,6 +221,9 @@ impl Texts {
                         .or_default()
                         .insert(message.clone());
                 }
+            }
+            Finding::Scheduling { state, message } => {
+                self.scheduling.entry(*state).or_default().insert(message.clone());
             }
             Finding::Stalled { reason, message } => {
                 self.stalled.entry(*reason).or_default().insert(message.clone());

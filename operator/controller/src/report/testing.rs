@@ -71,6 +71,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         profile: None,
         acs_profile: None,
         profile_rejection: None,
+        scheduling: Default::default(),
         memory: Default::default(),
         recall: Default::default(),
         live: Default::default(),

@@ -6,6 +6,7 @@ use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use vnp_plan::observed::ObjectKey;
 use vnp_plan::plan::{Track, TrackKind};
 use vnp_plan::step::{PatchPurpose, Step};
 
@@ -15,17 +16,27 @@ use crate::apply::Outcome;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-type Key = (TrackKind, Discriminant<Step>, Option<PatchPurpose>);
+type Key = (
+    TrackKind,
+    Discriminant<Step>,
+    Option<PatchPurpose>,
+    Option<ObjectKey>,
+);
 
 /// What a failure is remembered by. Patches of the workload are told apart by what they are for: a refused image must not
-/// hold back a rescue.
+/// hold back a rescue. Policies are told apart by their object: what one namespace refuses, others take.
 fn key(track: TrackKind, step: &Step) -> Key {
     let purpose = if let Step::PatchWorkload(patch) = step {
         Some(patch.purpose)
     } else {
         None
     };
-    (track, discriminant(step), purpose)
+    let policy = match step {
+        Step::ApplyPolicy(apply) => Some(apply.policy.clone()),
+        Step::DeletePolicy { policy, .. } => Some(policy.clone()),
+        _ => None,
+    };
+    (track, discriminant(step), purpose, policy)
 }
 
 /// Steps that undo a danger are tried with every pass.
@@ -127,6 +138,26 @@ mod tests {
             uid: "u".into(),
             pool: None,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_refuses_a_policy_holds_back_no_other() {
+        let delete = |namespace: &str| Step::DeletePolicy {
+            policy: ObjectKey {
+                namespace: namespace.into(),
+                name: "burst.web".into(),
+            },
+            uid: "u".into(),
+        };
+        let track = |step| Track {
+            kind: TrackKind::Policies,
+            steps: vec![step],
+        };
+        let mut setbacks = Setbacks::default();
+        setbacks.failed(TrackKind::Policies, &delete("shop"), Instant::now());
+        let mut tracks = vec![track(delete("shop")), track(delete("bank"))];
+        setbacks.hold_back(&mut tracks, Instant::now());
+        assert_eq!(tracks, [track(delete("bank"))]);
     }
 
     fn drain(steps: Vec<Step>) -> Vec<Track> {

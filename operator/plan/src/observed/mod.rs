@@ -3,6 +3,7 @@
 
 mod node;
 mod pod;
+mod scheduling;
 mod stateful_set;
 mod workload;
 
@@ -16,6 +17,7 @@ use vnp_crds::VirtualNodePool;
 
 pub use node::{CordonOwner, Heartbeat, NodeView};
 pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
+pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members};
 pub use workload::{UpdateStrategy, Workload};
 
@@ -61,6 +63,8 @@ pub struct Observed {
     pub acs_profile: Option<Arc<ConfigMap>>,
     /// The provider's newest Warning event on a profile, when it is younger than the ConfigMap's last change.
     pub profile_rejection: Option<String>,
+    /// The vendor's scheduler: its CRD, and the ResourcePolicies that are there.
+    pub scheduling: SchedulingSeen,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.
     pub memory: BTreeMap<Ordinal, DrainMemory>,
     /// What this process remembers of the roll and of contested fields. A throttle as well.

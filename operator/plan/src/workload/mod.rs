@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use vnp_crds::{Management, ProviderType, Reason, VirtualNodePool};
 
 pub use self::contest::remember;
+pub(crate) use self::owned::first_lost;
 use crate::accept::Acceptance;
 use crate::drain::health::health;
 use crate::finding::{Finding, ProviderState};

@@ -23,7 +23,7 @@ pub(super) fn applied(workload: &Workload) -> Option<&Value> {
 }
 
 /// The first field of `body` that is not among `fields`, as a path of `fieldsV1` keys.
-pub(super) fn first_lost(fields: &Value, body: &Value) -> Option<Vec<String>> {
+pub(crate) fn first_lost(fields: &Value, body: &Value) -> Option<Vec<String>> {
     // A leaf, or something that is owned as a whole.
     if leaf(fields) {
         return None;

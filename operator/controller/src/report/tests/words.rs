@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use vnp_crds::{BlockerReason, ConditionType, DrainPhase, Reason};
-use vnp_plan::finding::{Finding, ProfileState, ProviderState};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState};
 use vnp_plan::plan::{Plan, TrackKind};
 
 use crate::report::attempts::{Attempts, RefusedWrite};
@@ -223,6 +223,51 @@ fn what_was_not_asked_for_is_not_required() {
         of(&story.pass(&settled(), 0), ConditionType::ProfileSynced),
         Some(("True", "NotRequired"))
     );
+}
+
+#[test]
+fn scheduling_says_the_worst_of_its_policies() {
+    let web = json!({"name": "web", "namespaces": ["shop"]});
+    let mut story = Story::of(pool(json!({"spec": {"scheduling": {"resourcePolicies": [web]}}})));
+    let told = |state, message: &str| Finding::Scheduling {
+        state,
+        message: message.to_owned(),
+    };
+    let in_place = story.pass(&settled(), 0);
+    assert_eq!(
+        of(&in_place, ConditionType::SchedulingReady),
+        Some(("True", "Synced"))
+    );
+    let left_out = told(SchedulingState::LeftOut, "preemptPolicy is left out");
+    let report = story.pass(&saying([left_out.clone()]), 1);
+    assert_eq!(
+        of(&report, ConditionType::SchedulingReady),
+        Some(("True", "Synced"))
+    );
+    assert_eq!(ready(&report).1, "Ready");
+    let condition = report.status.condition(ConditionType::SchedulingReady).unwrap();
+    assert!(
+        condition.message.contains("preemptPolicy"),
+        "{}",
+        condition.message
+    );
+    for (state, status, reason) in [
+        (SchedulingState::Pending, "False", "ConfigNotSynced"),
+        (SchedulingState::Unknown, "Unknown", "Unknown"),
+        (SchedulingState::Foreign, "False", "Conflict"),
+        (SchedulingState::Unfit, "False", "InvalidSpec"),
+        (SchedulingState::CrdMissing, "False", "CRDMissing"),
+    ] {
+        let report = story.pass(&saying([left_out.clone(), told(state, "why")]), 2);
+        assert_eq!(
+            of(&report, ConditionType::SchedulingReady),
+            Some((status, reason))
+        );
+        let why = ready(&report);
+        assert_eq!((why.0, why.1), ("False", "ConfigNotSynced"));
+        let stalled = of(&report, ConditionType::Stalled);
+        assert_eq!(stalled, None, "nothing else is blocked");
+    }
 }
 
 #[test]
