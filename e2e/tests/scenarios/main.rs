@@ -12,6 +12,7 @@ mod drain;
 mod faults;
 mod fixture;
 mod paused_leader;
+mod policies;
 mod pool;
 mod quiet;
 mod reported;

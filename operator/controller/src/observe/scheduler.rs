@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use vnp_crds::POOL_LABEL;
 use vnp_plan::observed::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
-use vnp_plan::scheduling::CRD_NAME;
+use vnp_plan::scheduling::{CRD_NAME, PolicySchema};
 
 use super::cluster::{Cluster, Mirrored};
 use super::mirror::{Kind, Mirror, RowChange, Shelf, Table, Told};
@@ -47,6 +47,9 @@ impl Kind for ResourcePolicies {
     }
 }
 
+/// The schema by which ResourcePolicies are served, `None` while they are not.
+pub type Served = Option<Arc<PolicySchema>>;
+
 /// What is mirrored of the scheduler.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -54,7 +57,7 @@ pub struct Scheduler {
     pub crds: Mirrored<Crds>,
     /// ResourcePolicies; empty while there is no CRD.
     pub policies: Mirrored<ResourcePolicies>,
-    served: watch::Sender<bool>,
+    served: watch::Sender<Served>,
     list: Mutex<Option<Arc<Policies>>>,
 }
 
@@ -63,15 +66,15 @@ impl Default for Scheduler {
         Self {
             crds: Mirror::new("CustomResourceDefinition", Table::new(Crds)),
             policies: Mirror::new("ResourcePolicy", Table::new(ResourcePolicies)),
-            served: watch::Sender::new(false),
+            served: watch::Sender::new(None),
             list: Mutex::default(),
         }
     }
 }
 
 impl Scheduler {
-    /// Whether ResourcePolicies can be watched.
-    pub fn served(&self) -> watch::Receiver<bool> {
+    /// Whether ResourcePolicies can be watched, and in which form they come.
+    pub fn served(&self) -> watch::Receiver<Served> {
         self.served.subscribe()
     }
 
@@ -95,7 +98,7 @@ impl Scheduler {
     }
 
     fn all(&self) -> Option<Arc<Policies>> {
-        if !(*self.served.borrow() && self.policies.complete()) {
+        if !(self.served.borrow().is_some() && self.policies.complete()) {
             return None;
         }
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,9 +122,15 @@ impl Cluster {
 
     /// The CRD came, changed or went.
     pub fn crd_told(&self, _: Told<RowChange<PolicyCrd>>) {
-        let served = matches!(self.scheduler.crd(), PolicyCrd::Installed(_));
-        let flipped = |known: &mut bool| std::mem::replace(known, served) != served;
-        self.scheduler.served.send_if_modified(flipped);
+        let served = match self.scheduler.crd() {
+            PolicyCrd::Installed(schema) => Some(schema),
+            PolicyCrd::Missing(_) | PolicyCrd::Unknown => None,
+        };
+        self.scheduler.served.send_if_modified(|known| {
+            let changed = *known != served;
+            *known = served;
+            changed
+        });
         self.wake_all();
     }
 
@@ -212,17 +221,14 @@ mod tests {
         );
         complete(&cluster).await;
         assert!(matches!(cluster.scheduling().crd, PolicyCrd::Missing(_)));
-        assert!(!*served.borrow_and_update() && woken(&cluster).await);
+        assert!(served.borrow_and_update().is_none() && woken(&cluster).await);
 
         tell(&cluster, crd(json!({})));
-        assert!(*served.borrow_and_update() && woken(&cluster).await);
+        assert!(served.borrow_and_update().is_some() && woken(&cluster).await);
         let before = cluster.scheduling();
         assert!(before.policies.is_none(), "not listed yet");
         tell(&cluster, crd(json!({"units": {"type": "array"}})));
-        assert!(
-            !served.has_changed().unwrap(),
-            "an upgrade does not interrupt the watch"
-        );
+        assert!(served.has_changed().unwrap(), "an upgrade asks for a new list");
         assert!(woken(&cluster).await && cluster.scheduling().crd != before.crd);
 
         let gone = cluster.scheduler.crds.write(|t| t.retain(&HashSet::new()));
@@ -232,7 +238,7 @@ mod tests {
                 initial: false,
             });
         }
-        assert!(!*served.borrow_and_update() && woken(&cluster).await);
+        assert!(served.borrow_and_update().is_none() && woken(&cluster).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,15 @@ const NODE_LEASES: &str = "kube-node-lease";
 /// Every mirror is compared with a full list so often: an event that got lost on its way would be missed for ever.
 const LIST_AGAIN: Duration = Duration::from_secs(30 * 60);
 
+/// When ResourcePolicies are listed again after their schema came or changed. For a moment the API server still shows and
+/// takes objects in the old form, each server of several for itself; what it pruned on the way into a watch is not sent
+/// again (seen).
+const AFTER_A_SCHEMA: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+];
+
 /// What every watch needs.
 #[derive(Clone)]
 pub struct Watches {
@@ -217,14 +226,20 @@ impl Watches {
         let mut served = cluster.scheduler.served();
         let follow = async move {
             loop {
-                let there = *served.borrow_and_update();
+                let there = served.borrow_and_update().is_some();
                 let follow = async {
                     if !there {
                         cluster.scheduler.forget();
                         return pending().await;
                     }
                     let mut tell = |told| cluster.policy_told(told);
-                    Watched::all(api.clone())
+                    let watched = Watched::all(api.clone());
+                    for until in AFTER_A_SCHEMA {
+                        let follow = watched.follow(&cluster.scheduler.policies, &metrics, &mut tell);
+                        // Its end is the time for the next list.
+                        timeout(until, follow).await.ok();
+                    }
+                    watched
                         .follow(&cluster.scheduler.policies, &metrics, &mut tell)
                         .await;
                 };
