@@ -48,6 +48,10 @@ pub const ABANDON_ANNOTATION: &str = "virtualnodes.dev/abandon-node";
 /// Fence on the workload while a shrink is being proved: `<ordinal>/<node-uid>/<lease-transitions>`.
 pub const SHRINKING_ANNOTATION: &str = "virtualnodes.dev/shrinking";
 
+/// On a Node that we cordoned: `<lease-transitions>` of the leader that relies on the cordon. Held by
+/// [`CORDON_FIELD_MANAGER`].
+pub const CORDON_TERM_ANNOTATION: &str = "virtualnodes.dev/cordoned-in-term";
+
 /// Original values of what was taken over, on an adopted workload and on `eci-profile`, as JSON with sorted keys.
 pub const ADOPTED_VALUES_ANNOTATION: &str = "virtualnodes.dev/adopted-values";
 
@@ -79,6 +83,7 @@ mod tests {
             PAUSED_ANNOTATION,
             ABANDON_ANNOTATION,
             SHRINKING_ANNOTATION,
+            CORDON_TERM_ANNOTATION,
             ADOPTED_VALUES_ANNOTATION,
             REVERTED_ANNOTATION,
             API_VERSION,

@@ -75,7 +75,8 @@ async fn a_cordon_is_undone_without_touching_a_persons() -> Result<()> {
             bench
                 .step(Step::Cordon {
                     node: node.clone(),
-                    uid: uid.clone()
+                    uid: uid.clone(),
+                    term: 1,
                 })
                 .await
                 .result
@@ -85,7 +86,27 @@ async fn a_cordon_is_undone_without_touching_a_persons() -> Result<()> {
             nodes.get(&node).await?.spec.and_then(|s| s.unschedulable),
             Some(true)
         );
-        assert!(bench.step(Step::Uncordon { node, uid }).await.result.is_ok());
+        let uncordon = |resource_version: String| Step::Uncordon {
+            node: node.clone(),
+            uid: uid.clone(),
+            resource_version,
+        };
+        let version = nodes.get(&node).await?.resource_version().context("no version")?;
+        // The next leader makes the cordon its own: the one before comes too late to undo it.
+        let next = Step::Cordon {
+            node: node.clone(),
+            uid: uid.clone(),
+            term: 2,
+        };
+        assert!(bench.step(next).await.result.is_ok());
+        let late = bench.step(uncordon(version)).await;
+        assert_eq!(retry(&late), Some(Retry::LookAgain));
+        let current = nodes.get(&node).await?;
+        assert_eq!(current.annotations()[vnp_crds::CORDON_TERM_ANNOTATION], "2");
+        let version = current.resource_version().context("no version")?;
+        assert!(bench.step(uncordon(version)).await.result.is_ok());
+        let after = nodes.get(&node).await?;
+        assert!(!after.annotations().contains_key(vnp_crds::CORDON_TERM_ANNOTATION));
     }
     assert_eq!(
         nodes.get("cordon-a").await?.spec.and_then(|s| s.unschedulable),
@@ -107,6 +128,7 @@ async fn a_node_that_vanished_or_came_back_is_not_written() -> Result<()> {
     let cordon = || Step::Cordon {
         node: "vn-back".into(),
         uid: uid(&before),
+        term: 1,
     };
     let label = || Step::LabelNode {
         node: "vn-back".into(),
@@ -119,6 +141,7 @@ async fn a_node_that_vanished_or_came_back_is_not_written() -> Result<()> {
         Step::Uncordon {
             node: "vn-back".into(),
             uid: uid(&before),
+            resource_version: before.resource_version().unwrap_or_default(),
         },
     ] {
         assert_eq!(retry(&bench.step(step).await), Some(Retry::LookAgain));

@@ -103,8 +103,11 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
         let mut seen: BTreeSet<(String, &str)> = BTreeSet::new();
         let until = Instant::now() + Duration::from_secs(240);
         let mut rounds = 0;
+        // Shrinks in a row in which nothing was new.
+        let mut known_rounds = 0;
         let mut wanted = 2;
-        // Grow and shrink again and again; each time a kind of write shows up for the first time, kill at it.
+        // Grow and shrink again and again; each time a kind of write shows up for the first time, kill at it, before and
+        // after in turn.
         loop {
             if wanted == 1 {
                 rounds += 1;
@@ -114,7 +117,7 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
             let mut new = 0;
             let round = Instant::now();
             while round.elapsed() < Duration::from_secs(90) {
-                let (fate, name) = if seen.len().is_multiple_of(2) {
+                let (fate, name) = if (seen.len() + known_rounds).is_multiple_of(2) {
                     (Fate::LostBefore, "before")
                 } else {
                     (Fate::LostAfter, "after")
@@ -139,7 +142,9 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
             shrunk(s, wanted, Duration::from_secs(120)).await?;
             if wanted == 1 {
                 emptied_before_shrink(s, 2)?;
-                if new == 0 || Instant::now() > until {
+                known_rounds = if new == 0 { known_rounds + 1 } else { 0 };
+                // Either of the two may be what is missing.
+                if known_rounds == 2 || Instant::now() > until {
                     break;
                 }
             }

@@ -337,7 +337,7 @@ async fn a_write_from_before_the_target_moved_comes_too_late_to_harm() -> Result
         let mut relay = Relay::begin(s).await?;
         start_pool(s, 2).await?;
 
-        // It arrives in the settle of the drain that goes on: the cordon is put back and the settle starts anew.
+        // It fails: the next leader has made the cordon its own, and the drain that goes on rests on it.
         fill(s, 1, 2, "a", 3).await?;
         let arrived = relay
             .pause_at(
@@ -359,21 +359,13 @@ async fn a_write_from_before_the_target_moved_comes_too_late_to_harm() -> Result
                 },
             )
             .await?;
-        ensure!(arrived.code == 200, "{arrived}");
+        ensure!(arrived.code == 409, "{arrived}");
+        ensure!(
+            get(s, &format!("node {}", s.node(1))).await?["spec"]["unschedulable"] == true,
+            "it is uncordoned"
+        );
         shrunk(s, 1, SOON).await?;
         emptied_before_shrink(s, 2)?;
-        let again = |e: &&AuditEvent| {
-            let body = e.request.as_ref().map(Value::to_string).unwrap_or_default();
-            e.is("nodes", None) && e.received > arrived.received && body.contains("unschedulable")
-        };
-        let writes = s.audit_log().writes_by(OPERATOR, s.began())?;
-        let recordoned = writes.iter().find(again).context("it was not cordoned again")?;
-        let lowered = counts(s)?.pop().context("no shrink")?;
-        let settled = lowered.received.duration_since(recordoned.received);
-        ensure!(
-            settled.as_secs() >= 8,
-            "shrunk {settled} after the cordon was put back"
-        );
 
         // It arrives on a Node that its provider took over again: it registers once more, its pods stay.
         resize(s, 2).await?;

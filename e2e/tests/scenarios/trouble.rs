@@ -217,7 +217,10 @@ async fn a_cordon_that_people_take_away_is_put_back_three_times_and_theirs_is_ke
         })
         .await?;
 
-        // Somebody agrees: the drain goes on. Then the target is raised, and their cordon stays.
+        // Somebody agrees: the drain goes on, slowly enough to be taken back. Then the target is raised, and their cordon stays.
+        let mut slow = pool(s, 1);
+        slow["spec"]["drain"]["emptySettleSeconds"] = json!(120);
+        s.apply(&slow).await?;
         s.kubectl(&format!("cordon {}", s.node(1))).await?;
         eventually("pods are evicted", SOON, async || {
             let evicted = evictions(s)?

@@ -8,10 +8,10 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::json;
 
-use crate::observed::{Budget, CordonOwner, ObjectKey, Observed};
+use crate::observed::{Budget, ObjectKey, Observed};
 use crate::pass::plan;
 use crate::plan::TrackKind;
-use crate::testing::{after, bind, now, observed, pod, pool, with_node};
+use crate::testing::{after, bind, now, observed, pod, pool, set_our_cordon, with_node};
 
 const NODES: i32 = 4;
 const PODS: usize = 3_000;
@@ -22,10 +22,7 @@ fn large() -> Observed {
     let spec = json!({ "replicas": 0, "drain": { "maxConcurrentNodes": NODES } });
     let mut seen = observed(pool(spec), NODES);
     for ordinal in 0..NODES {
-        with_node(&mut seen, ordinal, |node| {
-            node.unschedulable = true;
-            node.cordon_owner = CordonOwner::Us;
-        });
+        with_node(&mut seen, ordinal, set_our_cordon);
         seen.memory.entry(ordinal).or_default().cordoned_since = Some(after(-60));
         let pods = (0..PODS).map(|n| {
             let mut pod = pod(&format!("web-{ordinal}-{n}"));

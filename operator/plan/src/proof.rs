@@ -161,6 +161,8 @@ pub struct Expectation<'a> {
     pub beats_at_last_departure: Option<u64>,
     /// The target that the live pool asks for, in replicas.
     pub target: i32,
+    /// `leaseTransitions` of this leader.
+    pub term: i32,
     /// Now.
     pub now: Timestamp,
 }
@@ -204,7 +206,7 @@ impl Empty {
         if Some(&mark) != expect.settle.provider.as_ref() {
             return Err(Doubt::Changed("the provider"));
         }
-        if !(node.unschedulable && node.cordon_owner.ours()) {
+        if !node.cordoned_in_term(expect.term) {
             return Err(Doubt::Changed("the cordon"));
         }
         let beats = node.heartbeat.as_ref().map_or(0, |b| b.beats);

@@ -68,19 +68,25 @@ pub enum Step {
         /// Why.
         why: RestartReason,
     },
-    /// Applies `spec.unschedulable: true` as field manager [`vnp_crds::CORDON_FIELD_MANAGER`], with the Node's UID.
+    /// Applies `spec.unschedulable: true` and [`vnp_crds::CORDON_TERM_ANNOTATION`] as field manager
+    /// [`vnp_crds::CORDON_FIELD_MANAGER`], with the Node's UID.
     Cordon {
         /// Node name.
         node: String,
         /// Node UID.
         uid: String,
+        /// `leaseTransitions` of this leader.
+        term: i32,
     },
-    /// Applies nothing as [`vnp_crds::CORDON_FIELD_MANAGER`]: what only we set goes, a person's cordon stays.
+    /// Applies nothing as [`vnp_crds::CORDON_FIELD_MANAGER`], with the Node's UID and resourceVersion: what only we set goes,
+    /// a person's cordon stays, and so does one that another leader has written since.
     Uncordon {
         /// Node name.
         node: String,
         /// Node UID.
         uid: String,
+        /// Node resourceVersion.
+        resource_version: String,
     },
     /// Applies our pool label to a Node as [`vnp_crds::FIELD_MANAGER`], or nothing to take it back; with the Node's UID.
     LabelNode {

@@ -13,6 +13,9 @@ use crate::observed::{
     PodPhase, ProviderPod, Recall, Workload,
 };
 
+/// `leaseTransitions` of the operator that [`observed`] looks from.
+pub(crate) const TERM: i32 = 3;
+
 /// The instant that tests call now.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -84,15 +87,24 @@ pub(crate) fn workload(replicas: i32) -> Workload {
     }))
 }
 
+/// Makes our cordon of this term stand on the Node.
+pub(crate) fn set_our_cordon(node: &mut NodeView) {
+    node.unschedulable = true;
+    node.cordon_owner = CordonOwner::Us;
+    node.cordon_term = Some(TERM.to_string());
+}
+
 /// A healthy Node of [`pool`].
 pub(crate) fn node(ordinal: Ordinal) -> NodeView {
     NodeView {
         name: format!("virtual-node-eci-{ordinal}"),
         uid: format!("node-{ordinal}"),
+        resource_version: "7".to_owned(),
         labels: BTreeMap::from([(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned())]),
         ready: true,
         unschedulable: false,
         cordon_owner: CordonOwner::Nobody,
+        cordon_term: None,
         pod_capacity: None,
         heartbeat: Some(Heartbeat {
             seen_at: now(),
@@ -159,7 +171,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         operator: OperatorFacts {
             provider_namespaces: vec!["kube-system".to_owned()],
             namespace: "virtualnodepool-system".to_owned(),
-            lease_transitions: 3,
+            lease_transitions: TERM,
             leading_since: after(-600),
         },
         workload: Some(Arc::new(workload(replicas))),

@@ -154,8 +154,12 @@ impl Applier {
                 pods::orphan(writer, pod, uid, owner_uid).await
             }
             Step::DeleteProviderPod { pod, uid, .. } => pods::delete(writer, pod, uid).await,
-            Step::Cordon { node, uid } => nodes::cordon(writer, node, uid).await,
-            Step::Uncordon { node, uid } => nodes::uncordon(writer, node, uid).await,
+            Step::Cordon { node, uid, term } => nodes::cordon(writer, node, uid, *term).await,
+            Step::Uncordon {
+                node,
+                uid,
+                resource_version,
+            } => nodes::uncordon(writer, node, uid, resource_version).await,
             Step::LabelNode { node, uid, pool } => nodes::label(writer, node, uid, pool.as_deref()).await,
             Step::DeleteNode { node, uid } => nodes::delete(writer, node, uid).await,
             Step::CreateProfile(patch) => profile::create(writer, patch).await,

@@ -21,11 +21,16 @@ struct NodeApply<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct NodeMeta<'a> {
     name: &'a str,
     uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'static str, &'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -39,7 +44,9 @@ impl<'a> NodeApply<'a> {
         let metadata = NodeMeta {
             name,
             uid,
+            resource_version: None,
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
         };
         Self {
             api_version: "v1",
@@ -61,26 +68,24 @@ async fn apply(writer: &Writer, manager: &str, body: NodeApply<'_>) -> Result<()
         .await
 }
 
-pub(super) async fn cordon(writer: &Writer, name: &str, uid: &str) -> Result<(), ApplyError> {
-    let spec = Some(NodeSpec { unschedulable: true });
-    apply(
-        writer,
-        vnp_crds::CORDON_FIELD_MANAGER,
-        NodeApply {
-            spec,
-            ..NodeApply::nothing(name, uid)
-        },
-    )
-    .await
+pub(super) async fn cordon(writer: &Writer, name: &str, uid: &str, term: i32) -> Result<(), ApplyError> {
+    let mut body = NodeApply::nothing(name, uid);
+    body.metadata
+        .annotations
+        .insert(vnp_crds::CORDON_TERM_ANNOTATION, term.to_string());
+    body.spec = Some(NodeSpec { unschedulable: true });
+    apply(writer, vnp_crds::CORDON_FIELD_MANAGER, body).await
 }
 
-pub(super) async fn uncordon(writer: &Writer, name: &str, uid: &str) -> Result<(), ApplyError> {
-    apply(
-        writer,
-        vnp_crds::CORDON_FIELD_MANAGER,
-        NodeApply::nothing(name, uid),
-    )
-    .await
+pub(super) async fn uncordon(
+    writer: &Writer,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+) -> Result<(), ApplyError> {
+    let mut body = NodeApply::nothing(name, uid);
+    body.metadata.resource_version = Some(resource_version);
+    apply(writer, vnp_crds::CORDON_FIELD_MANAGER, body).await
 }
 
 pub(super) async fn label(

@@ -54,10 +54,11 @@ const APPLY: &str = "application/apply-patch+yaml";
 const JSON_PATCH: &str = "application/json-patch+json";
 
 #[tokio::test]
-async fn a_cordon_carries_the_uid_and_owns_one_field() {
+async fn a_cordon_carries_the_uid_and_names_its_leader() {
     let (method, uri, content_type, body) = request(Step::Cordon {
         node: "vn-2".into(),
         uid: "n".into(),
+        term: 3,
     })
     .await;
     assert_eq!((method.as_str(), content_type.as_str()), ("PATCH", APPLY));
@@ -67,7 +68,9 @@ async fn a_cordon_carries_the_uid_and_owns_one_field() {
     );
     assert_eq!(
         body,
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vn-2", "uid": "n"}, "spec": {"unschedulable": true}})
+        json!({"apiVersion": "v1", "kind": "Node",
+               "metadata": {"name": "vn-2", "uid": "n", "annotations": {"virtualnodes.dev/cordoned-in-term": "3"}},
+               "spec": {"unschedulable": true}})
     );
 }
 
@@ -76,12 +79,13 @@ async fn an_uncordon_gives_up_what_the_cordon_owned_and_nothing_else() {
     let (_, uri, _, body) = request(Step::Uncordon {
         node: "vn-2".into(),
         uid: "n".into(),
+        resource_version: "7".into(),
     })
     .await;
     assert!(uri.contains("fieldManager=virtualnodepool-cordon"), "{uri}");
     assert_eq!(
         body,
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vn-2", "uid": "n"}})
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vn-2", "uid": "n", "resourceVersion": "7"}})
     );
 }
 
@@ -408,6 +412,7 @@ async fn a_failed_step_ends_its_own_track_only() {
     let node = |n: &str| Step::Cordon {
         node: n.into(),
         uid: "u".into(),
+        term: 1,
     };
     let tracks = [
         track(

@@ -552,10 +552,9 @@ mod tests {
                 ready: true,
                 unschedulable,
                 cordon_owner: owner,
-                pod_capacity: None,
-                heartbeat: None,
-                deleting: false,
+                ..NodeView::default()
             },
+            resource_version: beat.to_string(),
             status_beat: Timestamp::from_second(1_800_000_000 + beat).ok(),
         })
     }

@@ -43,8 +43,10 @@ pub struct Nodes {
 /// A Node and the heartbeat in its status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeRow {
-    /// Without heartbeat.
+    /// Without heartbeat and resourceVersion.
     pub view: NodeView,
+    /// `metadata.resourceVersion`, which each heartbeat changes.
+    pub resource_version: String,
     /// `lastHeartbeatTime` of condition Ready.
     pub status_beat: Option<Timestamp>,
 }
@@ -60,6 +62,7 @@ impl Kind for Nodes {
     fn view(&self, node: SlimNode, _: Option<&NodeRow>) -> NodeRow {
         NodeRow {
             view: node.view,
+            resource_version: node.metadata.resource_version.unwrap_or_default(),
             status_beat: node.status_beat,
         }
     }

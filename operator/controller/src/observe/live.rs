@@ -118,7 +118,8 @@ async fn read_all(
                 .heartbeats
                 .note(&name, Sign::Status, stamp, cluster.clock.read());
         }
-        Arc::new(cluster.with_heartbeat(&node.view))
+        let version = node.metadata.resource_version.as_deref().unwrap_or_default();
+        Arc::new(cluster.node(&node.view, version))
     });
     Ok(LiveFacts {
         list,

@@ -122,8 +122,15 @@ impl DrainMemories {
                 m.settle = None;
                 m.arrivals = 0;
             }
-            let in_effect = node.is_some_and(|n| n.unschedulable && n.cordon_owner.ours());
-            m.cordoned_since = in_effect.then(|| m.cordoned_since.unwrap_or(now));
+            let Some(node) = node.filter(|n| n.holds_our_cordon()) else {
+                m.cordoned_since = None;
+                return;
+            };
+            if m.cordon_term != node.cordon_term {
+                m.cordon_term.clone_from(&node.cordon_term);
+                m.cordoned_since = None;
+            }
+            m.cordoned_since.get_or_insert(now);
         });
     }
 
@@ -260,9 +267,7 @@ mod tests {
             ready: true,
             unschedulable: cordon_owner != CordonOwner::Nobody,
             cordon_owner,
-            pod_capacity: None,
-            heartbeat: None,
-            deleting: false,
+            ..NodeView::default()
         }
     }
 
@@ -307,6 +312,13 @@ mod tests {
         assert_eq!(since(), Some(at(7)));
         memories.see_node(POOL, 2, Some(&node("b", CordonOwner::Us)), at(8));
         assert_eq!(since(), Some(at(8)), "another Node, another cordon");
+        let next = NodeView {
+            cordon_term: Some("2".into()),
+            ..node("b", CordonOwner::Us)
+        };
+        memories.see_node(POOL, 2, Some(&next), at(9));
+        memories.see_node(POOL, 2, Some(&next), at(10));
+        assert_eq!(since(), Some(at(9)), "another leader, another cordon");
     }
 
     #[test]

@@ -163,16 +163,17 @@ impl Cluster {
         seen.nodes = self.nodes.read(|t| {
             let nodes = t
                 .starting_with(&prefix)
-                .filter_map(|(name, row)| Some((ordinal(name)?, &row.view)));
+                .filter_map(|(name, row)| Some((ordinal(name)?, row)));
             nodes
-                .map(|(ordinal, view)| (ordinal, Arc::new(self.with_heartbeat(view))))
+                .map(|(ordinal, row)| (ordinal, Arc::new(self.node(&row.view, &row.resource_version))))
                 .collect()
         });
     }
 
     /// The Node with its newest sign of life.
-    pub(super) fn with_heartbeat(&self, view: &NodeView) -> NodeView {
+    pub(super) fn node(&self, view: &NodeView, resource_version: &str) -> NodeView {
         NodeView {
+            resource_version: resource_version.to_owned(),
             heartbeat: self.heartbeats.of(&view.name),
             ..view.clone()
         }

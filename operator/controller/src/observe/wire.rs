@@ -107,6 +107,8 @@ struct Annotations {
     eci_instance: Option<String>,
     #[serde(rename = "alibabacloud.com/instance-id")]
     acs_instance: Option<String>,
+    #[serde(rename = "virtualnodes.dev/cordoned-in-term")]
+    cordon_term: Option<String>,
 }
 
 impl Meta {

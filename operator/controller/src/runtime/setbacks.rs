@@ -129,6 +129,7 @@ mod tests {
         Step::Cordon {
             node: node.into(),
             uid: "u".into(),
+            term: 1,
         }
     }
 

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::accept::testing::{adopting, held, observed, pool, with_workload, workload};
-    use crate::observed::{CordonOwner, NodeView};
+    use crate::observed::NodeView;
 
     fn notes(seen: &Observed) -> Vec<String> {
         warnings(seen)
@@ -241,11 +241,7 @@ mod tests {
             uid: format!("n{ordinal}"),
             labels: Default::default(),
             ready: true,
-            unschedulable: false,
-            cordon_owner: CordonOwner::Nobody,
-            pod_capacity: None,
-            heartbeat: None,
-            deleting: false,
+            ..NodeView::default()
         };
         seen.nodes = (0..3).map(|o| (o, Arc::new(node(o)))).collect();
         seen

@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::accept::testing::{adopting, held, observed, pool, with_workload, workload};
-    use crate::observed::{CordonOwner, NodeView, SavedCopy};
+    use crate::observed::{NodeView, SavedCopy};
 
     fn containers(list: Value) -> Value {
         json!({ "spec": { "template": { "spec": { "containers": list } } } })
@@ -362,11 +362,7 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect::<BTreeMap<_, _>>(),
             ready: true,
-            unschedulable: false,
-            cordon_owner: CordonOwner::Nobody,
-            pod_capacity: None,
-            heartbeat: None,
-            deleting: false,
+            ..NodeView::default()
         };
         let with_node = |workload_overlay: Value, labels: &[(&str, &str)]| {
             let mut seen = with_workload(observed(adopting(json!({}))), workload(workload_overlay));

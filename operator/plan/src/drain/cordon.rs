@@ -29,6 +29,7 @@ pub(super) fn release(scene: &Scene<'_>, chosen: &[Ordinal], plan: &mut DrainPla
             plan.steps.push(Step::Uncordon {
                 node: node.name.clone(),
                 uid: node.uid.clone(),
+                resource_version: node.resource_version.clone(),
             });
         }
     }

@@ -51,6 +51,7 @@ pub(super) fn advance(
             not_before,
             beats_at_last_departure: beats,
             target,
+            term: scene.seen.operator.lease_transitions,
             now: scene.now,
         };
         Empty::prove(live, &expect)

@@ -14,8 +14,11 @@ pub struct DrainMemory {
     /// UID of the Node that all this is about; another UID makes `cordoned_since`, `settle` and `arrivals` void, and leaves
     /// `departures`: the instances are the same.
     pub node_uid: String,
-    /// Since when our cordon was seen in effect, without a break.
+    /// Since when our cordon was seen in effect, without a break and written by the same leader: it may have been taken
+    /// away and put back unseen.
     pub cordoned_since: Option<Timestamp>,
+    /// [`crate::observed::NodeView::cordon_term`] of that cordon.
+    pub cordon_term: Option<String>,
     /// The provider pod as seen since it appeared.
     pub provider: Option<ProviderSeen>,
     /// Pods that came after the cordon had settled.

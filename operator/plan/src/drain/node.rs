@@ -181,9 +181,10 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
     }
 }
 
-/// True when our cordon is in effect; else cordons, or says that somebody keeps taking it away.
+/// True when our cordon is in effect and this leader's; else cordons, or says that somebody keeps taking it away.
 fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &mut DrainPlan) -> bool {
-    if node.unschedulable && node.cordon_owner.ours() {
+    let term = scene.seen.operator.lease_transitions;
+    if node.cordoned_in_term(term) {
         return true;
     }
     let reported = scene.reported(entry.ordinal);
@@ -213,7 +214,10 @@ fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &
         }));
         return false;
     }
-    entry.phase = DrainPhase::Cordoning;
+    // One of a leader before stays in effect while it is made this leader's.
+    if !node.holds_our_cordon() {
+        entry.phase = DrainPhase::Cordoning;
+    }
     // An unhealthy provider holds a drain that has not begun; a cordon that was lost is put back in any case.
     let begun = reported.is_some() || node.cordon_owner.ours();
     let healthy = health(
@@ -226,6 +230,7 @@ fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &
         _ => plan.steps.push(Step::Cordon {
             node: node.name.clone(),
             uid: node.uid.clone(),
+            term,
         }),
     }
     false

@@ -13,7 +13,9 @@ use super::*;
 use crate::observed::{Budget, CordonOwner, Heartbeat, ObjectKey};
 use crate::proof::{ListAnswer, LiveFacts, QuorumList};
 use crate::step::{PatchPurpose, WorkloadPatch};
-use crate::testing::{after, bind, node, now, observed, pod, pool, provider_pod, with_node, workload};
+use crate::testing::{
+    after, bind, node, now, observed, pod, pool, provider_pod, set_our_cordon, with_node, workload,
+};
 
 pub(super) fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
     let workload = seen.workload.clone().unwrap();
@@ -25,10 +27,7 @@ fn memory(seen: &mut Observed, ordinal: Ordinal, change: impl FnOnce(&mut DrainM
 }
 
 pub(super) fn cordon(seen: &mut Observed, ordinal: Ordinal) {
-    with_node(seen, ordinal, |n| {
-        n.unschedulable = true;
-        n.cordon_owner = CordonOwner::Us;
-    });
+    with_node(seen, ordinal, set_our_cordon);
     memory(seen, ordinal, |m| m.cordoned_since = Some(after(-60)));
 }
 
@@ -161,7 +160,8 @@ fn the_highest_ordinal_is_cordoned_first_and_only_that_one() {
         plan.steps,
         [Step::Cordon {
             node: "virtual-node-eci-2".to_owned(),
-            uid: "node-2".to_owned()
+            uid: "node-2".to_owned(),
+            term: 3,
         }]
     );
     assert!(plan.orders.is_empty());
@@ -447,10 +447,29 @@ fn raising_the_target_undoes_our_cordon_and_nobody_elses() {
         plan.steps,
         [Step::Uncordon {
             node: "virtual-node-eci-2".to_owned(),
-            uid: "node-2".to_owned()
+            uid: "node-2".to_owned(),
+            resource_version: "7".to_owned(),
         }]
     );
     assert!(plan.orders.is_empty());
+}
+
+#[test]
+fn a_cordon_of_a_leader_before_is_made_this_leaders_and_nothing_rests_on_it_until_then() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    cordon(&mut seen, 2);
+    for term in [None, Some("2"), Some("4"), Some("x")] {
+        with_node(&mut seen, 2, |n| n.cordon_term = term.map(str::to_owned));
+        let plan = plan_at(&seen, 2, now());
+        assert!(
+            matches!(plan.steps[..], [Step::Cordon { term: 3, .. }]),
+            "{term:?}: {:?}",
+            plan.steps
+        );
+        assert!(plan.orders.is_empty());
+        assert_eq!(plan.nodes[0].recordons, 0, "nobody took it away");
+    }
 }
 
 #[test]

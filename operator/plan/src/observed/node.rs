@@ -3,12 +3,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 /// A Node object of a pool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.uid`; a Node that registered again has another one.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Condition `Ready` is `True`.
@@ -17,6 +19,8 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// Who holds `spec.unschedulable`, from `managedFields`.
     pub cordon_owner: CordonOwner,
+    /// Annotation [`vnp_crds::CORDON_TERM_ANNOTATION`], as it stands there.
+    pub cordon_term: Option<String>,
     /// `status.capacity.pods`, when the Node says so.
     pub pod_capacity: Option<i64>,
     /// The newest sign of life: Lease or Node status, whichever changed last.
@@ -25,10 +29,23 @@ pub struct NodeView {
     pub deleting: bool,
 }
 
+impl NodeView {
+    /// A cordon of ours is in effect, whichever leader set it.
+    pub fn holds_our_cordon(&self) -> bool {
+        self.unschedulable && self.cordon_owner.ours()
+    }
+
+    /// It is, and the leader of this term has written it: no leader before can take it back any more.
+    pub fn cordoned_in_term(&self, term: i32) -> bool {
+        self.holds_our_cordon() && self.cordon_term.as_deref() == Some(term.to_string().as_str())
+    }
+}
+
 /// Who owns `spec.unschedulable: true` of a Node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CordonOwner {
     /// It is not set by anybody.
+    #[default]
     Nobody,
     /// Only by our field manager.
     Us,

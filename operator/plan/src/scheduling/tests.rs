@@ -415,10 +415,7 @@ fn a_pool_that_goes_evicts_nobody_before_its_policies_are_told_to_go() {
     settle(&mut seen);
     bind(&mut seen, 0, vec![pod("a")]);
     delete(&mut seen);
-    crate::testing::with_node(&mut seen, 0, |node| {
-        node.unschedulable = true;
-        node.cordon_owner = crate::observed::CordonOwner::Us;
-    });
+    crate::testing::with_node(&mut seen, 0, crate::testing::set_our_cordon);
     let mut memory = seen.memory[&0].clone();
     memory.cordoned_since = Some(crate::testing::after(-60));
     seen.memory.insert(0, memory);

@@ -89,7 +89,7 @@ impl Drain {
             Action::Register(o) => {
                 let uid = world.now.providers[o]?;
                 world.now.nodes[o].is_none().then(|| {
-                    world.now.nodes[o] = Some(Node { uid, cordoned: false });
+                    world.now.nodes[o] = Some(Node { uid, cordon: None });
                 })
             }
             Action::TakeOver(i) => {
@@ -199,7 +199,7 @@ fn tick(world: &mut World, lag: u8) -> Option<()> {
         older |= operator.tick(world.lease);
     }
     for (age, node) in world.cordon_age.iter_mut().zip(world.now.nodes) {
-        if node.is_some_and(|n| n.cordoned) {
+        if node.is_some_and(|n| n.cordon.is_some()) {
             older |= *age < lag;
             *age = lag.min(*age + 1);
         }
@@ -209,7 +209,7 @@ fn tick(world: &mut World, lag: u8) -> Option<()> {
 
 fn bind(world: &mut World, ordinal: usize, lag: u8) -> Option<()> {
     let node = world.now.nodes[ordinal]?;
-    (!node.cordoned || world.cordon_age[ordinal] < lag).then_some(())?;
+    (node.cordon.is_none() || world.cordon_age[ordinal] < lag).then_some(())?;
     world.pending = world.pending.checked_sub(1)?;
     world.now.bound[ordinal] += 1;
     Some(())
@@ -262,15 +262,22 @@ fn next_write(world: &mut World, i: usize, track: fn(&mut Writing) -> &mut Vec<W
 fn write(world: &mut World, i: usize, write: Write, lowest: u8) -> bool {
     match write {
         Write::Workload { patch, shrinks } => patch_workload(world, i, &patch, shrinks, lowest),
-        Write::Cordon { ordinal, uid, on } => {
+        Write::Cordon { ordinal, uid, term } => {
             let Some(node) = world.now.nodes[ordinal].as_mut().filter(|n| n.uid == uid) else {
                 return false;
             };
-            if node.cordoned != on {
-                node.cordoned = on;
+            if node.cordon.replace(term).is_none() {
                 world.cordon_age[ordinal] = 0;
-                world.deeds.cancelled |= !on;
             }
+            true
+        }
+        Write::Uncordon { ordinal, seen } => {
+            let Some(node) = world.now.nodes[ordinal].as_mut().filter(|n| **n == seen) else {
+                return false;
+            };
+            node.cordon = None;
+            world.cordon_age[ordinal] = 0;
+            world.deeds.cancelled = true;
             true
         }
         Write::RestartProvider { ordinal, uid } => {

@@ -234,8 +234,13 @@ fn node(view: &View, ordinal: usize, beats: u8) -> Option<NodeView> {
         uid: node_uid(ordinal, node.uid),
         labels: BTreeMap::from([(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned())]),
         ready: view.providers[ordinal].is_some(),
-        unschedulable: node.cordoned,
-        cordon_owner: if node.cordoned {
+        // As far as it matters: no write but a cordon's changes what an uncordon tests.
+        resource_version: node
+            .cordon
+            .map_or_else(|| "free".to_owned(), |term| term.to_string()),
+        unschedulable: node.cordon.is_some(),
+        cordon_term: node.cordon.map(|term| term.to_string()),
+        cordon_owner: if node.cordon.is_some() {
             CordonOwner::Us
         } else {
             CordonOwner::Nobody

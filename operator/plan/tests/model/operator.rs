@@ -1,6 +1,6 @@
 //! An operator process: what it has seen, remembers and is about to write.
 
-use super::world::{Each, Fence, OLD, Status, View};
+use super::world::{Each, Fence, Node, OLD, Status, View};
 
 /// Versions as they stand in patches.
 pub(crate) const NEWEST: &str = "newest";
@@ -21,8 +21,10 @@ pub(crate) struct Operator {
 pub(crate) struct Memory {
     /// UID of the Node that the rest is about.
     pub(crate) node: Option<u8>,
-    /// Ticks since it first saw our cordon in effect.
+    /// Ticks since it first saw our cordon of this term in effect.
     pub(crate) cordoned: Option<u8>,
+    /// The term of that cordon.
+    pub(crate) cordon: Option<u8>,
     /// Only where providers are restarted: nothing else asks for it.
     pub(crate) provider: Option<Seen>,
     pub(crate) settle: Option<Settling>,
@@ -103,7 +105,12 @@ pub(crate) enum Write {
     Cordon {
         ordinal: usize,
         uid: u8,
-        on: bool,
+        term: u8,
+    },
+    /// Gets through only where the Node is as it was seen.
+    Uncordon {
+        ordinal: usize,
+        seen: Node,
     },
     RestartProvider {
         ordinal: usize,
@@ -151,8 +158,10 @@ impl Operator {
                 memory.cordoned = None;
                 memory.settle = None;
             }
-            let in_effect = now.nodes[ordinal].is_some_and(|n| n.cordoned);
-            memory.cordoned = in_effect.then(|| memory.cordoned.unwrap_or(0));
+            let cordon = now.nodes[ordinal].and_then(|n| n.cordon);
+            let same = memory.cordoned.filter(|_| memory.cordon == cordon);
+            memory.cordon = cordon;
+            memory.cordoned = cordon.map(|_| same.unwrap_or(0));
             if !reap {
                 continue;
             }
@@ -205,14 +214,16 @@ impl Operator {
         older
     }
 
-    /// A write is given up after 10 s. Only one that tests the workload may be later here, as if its process had been stopped
-    /// just before it was sent: the others have no precondition that a new leader changes.
+    /// A write is given up after 5 s. One that tests what a new leader changes may be later here, as if its process had been
+    /// stopped just before it was sent.
     fn give_up(&mut self) -> bool {
         let Stage::Writing(writing) = &mut self.stage else {
             return false;
         };
         let before = writing.drain.len();
-        writing.drain.retain(|w| matches!(w, Write::Workload { .. }));
+        writing
+            .drain
+            .retain(|w| matches!(w, Write::Workload { .. } | Write::Uncordon { .. }));
         let fewer = writing.drain.len() < before;
         self.rest();
         fewer

@@ -9,7 +9,7 @@ use vnp_plan::step::Step;
 
 use super::observed::{incarnation, live, new_settle, now, observed, settle};
 use super::operator::{Memory, Reading, Settling, Write};
-use super::world::{Each, Entry, NODES, Phase, Status, View};
+use super::world::{Each, Entry, NODES, Node, Phase, Status, View};
 
 /// Everything that a plan is made from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,15 +119,21 @@ fn write(step: &Step) -> Option<Write> {
             patch: text(shrink.patch()),
             shrinks: true,
         },
-        Step::Cordon { node, uid: of } => Write::Cordon {
+        Step::Cordon { node, uid: of, term } => Write::Cordon {
             ordinal: ordinal_of(node),
             uid: uid(of),
-            on: true,
+            term: u8::try_from(*term).expect("a small term"),
         },
-        Step::Uncordon { node, uid: of } => Write::Cordon {
+        Step::Uncordon {
+            node,
+            uid: of,
+            resource_version,
+        } => Write::Uncordon {
             ordinal: ordinal_of(node),
-            uid: uid(of),
-            on: false,
+            seen: Node {
+                uid: uid(of),
+                cordon: resource_version.parse().ok(),
+            },
         },
         Step::DeleteProviderPod { pod, uid: of, .. } => Write::RestartProvider {
             ordinal: ordinal_of(&pod.name),

@@ -73,8 +73,8 @@ pub(crate) struct Fence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Node {
     pub(crate) uid: u8,
-    /// By our field manager.
-    pub(crate) cordoned: bool,
+    /// The cordon by our field manager: the term of the leader that wrote it last.
+    pub(crate) cordon: Option<u8>,
 }
 
 /// Everything there is.
@@ -134,10 +134,7 @@ impl World {
             replicas: 2,
             fence: None,
             newest: true,
-            nodes: [Some(Node {
-                uid: 1,
-                cordoned: false,
-            }); NODES],
+            nodes: [Some(Node { uid: 1, cordon: None }); NODES],
             providers: [Some(1); NODES],
             bound: [0, 1],
             terminating: [0; NODES],

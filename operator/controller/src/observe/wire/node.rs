@@ -1,7 +1,5 @@
 //! Nodes, with who holds their cordon.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -17,7 +15,7 @@ use super::{Condition, Meta, ready};
 pub struct SlimNode {
     /// Name, uid, resourceVersion.
     pub metadata: ObjectMeta,
-    /// Without heartbeat: that needs the Lease too.
+    /// Without heartbeat, which needs the Lease too, and without resourceVersion, which says nothing about it.
     pub view: NodeView,
     /// `lastHeartbeatTime` of condition Ready.
     pub status_beat: Option<Timestamp>,
@@ -126,23 +124,20 @@ impl From<NodeWire> for SlimNode {
         }: NodeWire,
     ) -> Self {
         let ready = ready(&status.conditions);
-        let view = NodeView {
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-            ready: ready.is_some_and(|c| c.status == "True"),
-            unschedulable: spec.unschedulable,
-            cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
-            pod_capacity: status.capacity.pods.as_deref().and_then(count),
-            heartbeat: None,
-            deleting: meta.deletion_timestamp.is_some(),
-            labels: BTreeMap::new(),
-        };
         Self {
             metadata: meta.identity(),
             status_beat: ready.and_then(|c| c.last_heartbeat.as_ref()).map(|t| t.0),
             view: NodeView {
+                name: meta.name.unwrap_or_default(),
+                uid: meta.uid.unwrap_or_default(),
                 labels: meta.labels.unwrap_or_default(),
-                ..view
+                ready: ready.is_some_and(|c| c.status == "True"),
+                unschedulable: spec.unschedulable,
+                cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
+                cordon_term: meta.annotations.unwrap_or_default().cordon_term,
+                pod_capacity: status.capacity.pods.as_deref().and_then(count),
+                deleting: meta.deletion_timestamp.is_some(),
+                ..NodeView::default()
             },
         }
     }

@@ -173,7 +173,7 @@ fn only_pods_without_an_alternative_require_virtual_nodes() {
 fn node(managed: Value, unschedulable: bool) -> SlimNode {
     serde_json::from_value(json!({
         "metadata": {"name": "v-0", "uid": "u", "resourceVersion": "3", "labels": {"type": "virtual-kubelet"},
-                     "managedFields": managed},
+                     "annotations": {vnp_crds::CORDON_TERM_ANNOTATION: "4", "other": "x"}, "managedFields": managed},
         "spec": {"unschedulable": unschedulable, "taints": []},
         "status": {"capacity": {"cpu": "1k", "pods": "3k"}, "conditions": [
             {"type": "DiskPressure", "status": "False"},
@@ -197,6 +197,7 @@ fn a_node_says_who_cordoned_it() {
     assert_eq!(owner(json!([kubectl, taints]), true), CordonOwner::Others);
     assert_eq!(owner(json!([]), true), CordonOwner::Others);
     assert_eq!(owner(json!([ours]), false), CordonOwner::Nobody);
+    assert!(node(json!([ours]), true).view.cordoned_in_term(4));
 }
 
 #[test]

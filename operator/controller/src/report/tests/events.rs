@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 use vnp_plan::finding::{EventNote, Finding};
-use vnp_plan::observed::{CordonOwner, NodeView};
+use vnp_plan::observed::NodeView;
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
 
@@ -45,11 +45,7 @@ fn node(story: &mut Story, ordinal: i32) {
         uid: format!("uid-{ordinal}"),
         labels: Default::default(),
         ready: true,
-        unschedulable: false,
-        cordon_owner: CordonOwner::Nobody,
-        pod_capacity: None,
-        heartbeat: None,
-        deleting: false,
+        ..NodeView::default()
     };
     story.observed.nodes.insert(ordinal, Arc::new(view));
 }

@@ -11,20 +11,17 @@ use super::record::Look;
 use super::trail::{BYTES, NODES};
 use super::*;
 use crate::drain::{Holds, plan_drain};
-use crate::observed::{BoundPod, CordonOwner, Observed, PodPhase};
+use crate::observed::{BoundPod, Observed, PodPhase};
 use crate::pass;
 use crate::plan::TrackKind;
-use crate::testing::{after, bind, node, now, observed, pod, pool, with_node, workload};
+use crate::testing::{after, bind, node, now, observed, pod, pool, set_our_cordon, with_node, workload};
 
 const KEY: &str = "virtual-node-eci-2.node-2.json";
 
 /// Node 2 of 3 drains: cordoned for long enough, in the status since [`now`].
 fn draining(drain: Value) -> Observed {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
-    with_node(&mut seen, 2, |n| {
-        n.unschedulable = true;
-        n.cordon_owner = CordonOwner::Us;
-    });
+    with_node(&mut seen, 2, set_our_cordon);
     if let Some(memory) = seen.memory.get_mut(&2) {
         memory.cordoned_since = Some(after(-60));
     }

@@ -327,6 +327,7 @@ fn the_first_list_is_judged_by_the_setting_of_the_live_pool() {
         not_before: after(-1),
         beats_at_last_departure: None,
         target: 2,
+        term: 3,
         now: now(),
     };
     let mut live = seen.live[&2].clone();

@@ -220,6 +220,7 @@ fn abort_takes_back_the_fence_then_the_cordon_and_keeps_the_node() {
     let uncordon = Step::Uncordon {
         node: node(2).name,
         uid: node(2).uid,
+        resource_version: node(2).resource_version,
     };
     assert_eq!(plan.steps.last(), Some(&uncordon));
 
