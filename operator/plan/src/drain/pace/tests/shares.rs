@@ -19,7 +19,8 @@ fn lane(pool: usize, node: usize, pods: usize, per_second: Option<u32>) -> Lane 
     order.node = format!("vn-{pool}-{node}");
     order.limits = DrainLimits {
         per_second: per_second.map(f64::from),
-        burst: 10,
+        // Little enough to be gone when the measuring begins.
+        burst: 2,
         max_terminating: 100_000,
         max_per_budget: 16,
     };
