@@ -1,4 +1,4 @@
-//! Keys of the provider's environment and of `eci-profile` that fields of the pool own.
+//! Keys that the vendor gave a meaning: the provider's environment, `eci-profile`, virtual nodes, pods.
 
 /// Environment variables that the operator writes into the provider's container.
 pub mod env_key {
@@ -40,6 +40,50 @@ pub mod profile_key {
     pub const FEATURE_GATES: &str = "featureGates";
     /// `spec.placement.rules`, as a JSON array in a string
     pub const SELECTORS: &str = "selectors";
+}
+
+/// How virtual nodes are told from others. Source: ACK documentation, "Use ACS compute power through ACK edge clusters",
+/// the Node printed there.
+pub mod virtual_node {
+    /// Label on every virtual node, and key of the node selector that asks for one.
+    pub const LABEL: &str = "type";
+    /// Value of [`LABEL`].
+    pub const LABEL_VALUE: &str = "virtual-kubelet";
+    /// Key of the taint on every virtual node.
+    pub const TAINT: &str = "virtual-kubelet.io/provider";
+    /// Value of [`TAINT`].
+    pub const TAINT_VALUE: &str = "alibabacloud";
+    /// Effect of [`TAINT`].
+    pub const TAINT_EFFECT: &str = "NoSchedule";
+}
+
+/// Labels on pods that choose the instance. Source: ACK documentation, "Use ACS compute power through ACK edge clusters",
+/// and ACS documentation, "ACS pod overview".
+pub mod compute_label {
+    /// The pod becomes an ACS instance, value `"true"`.
+    pub const ACS: &str = "alibabacloud.com/acs";
+    /// `spec.computeDefaults.class`
+    pub const CLASS: &str = "alibabacloud.com/compute-class";
+    /// `spec.computeDefaults.qos`
+    pub const QOS: &str = "alibabacloud.com/compute-qos";
+    /// `spec.computeDefaults.gpuModelSeries`: a pod label with class gpu, a node label with class gpu-hpn
+    pub const GPU_SERIES: &str = "alibabacloud.com/gpu-model-series";
+}
+
+/// Labels that bring pods to virtual nodes without any rule. Source: ACK documentation, "Schedule pods to elastic container
+/// instances by using virtual nodes", "Use ACS compute power through ACK edge clusters", and for the legacy ones "Deploy
+/// ack-virtual-node in an ACK cluster".
+pub mod trigger_label {
+    /// On a pod or a namespace, value `"true"`: ECI instances.
+    pub const ECI: &str = "alibabacloud.com/eci";
+    /// On a pod, value `"true"`: an ACS instance.
+    pub const ACS: &str = super::compute_label::ACS;
+    /// On a pod, value `"true"`: the older spelling of [`ECI`].
+    pub const LEGACY_ECI: &str = "eci";
+    /// On a namespace, value [`LEGACY_INJECTION_VALUE`]: the older form of [`ECI`].
+    pub const LEGACY_INJECTION: &str = "virtual-node-affinity-injection";
+    /// Value of [`LEGACY_INJECTION`].
+    pub const LEGACY_INJECTION_VALUE: &str = "enabled";
 }
 
 /// Variables refused in `spec.provider.env`: other fields write them.

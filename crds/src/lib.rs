@@ -34,7 +34,7 @@ pub use drain::{
     StageWait,
 };
 pub use events::EventReason;
-pub use keys::{OWN_ENV, OWN_PROFILE_KEYS, env_key, profile_key};
+pub use keys::{OWN_ENV, OWN_PROFILE_KEYS, compute_label, env_key, profile_key, trigger_label, virtual_node};
 pub use names::*;
 pub use network::{Network, Switch, Zone};
 pub use placement::{Placement, PlacementMode, PlacementRule, WebhookMode};

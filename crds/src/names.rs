@@ -58,6 +58,25 @@ pub const ADOPTED_VALUES_ANNOTATION: &str = "virtualnodes.dev/adopted-values";
 /// Hash of a template that was rolled back, on the workload: not tried again until the desired template differs.
 pub const REVERTED_ANNOTATION: &str = "virtualnodes.dev/reverted";
 
+/// Label on a pod that takes what room ordinary nodes have left, and virtual nodes for the rest: the pool whose rule says
+/// `mode: Prefer`. While it is on a pending pod, the operator adds the toleration once the scheduler finds no room.
+pub const OVERFLOW_LABEL: &str = "virtualnodes.dev/overflow";
+
+/// Annotation on a pod that the webhook changed: `<pool>/<rule>`, or `<pool>/<trigger>` where a label alone brought it.
+pub const PLACED_BY_ANNOTATION: &str = "virtualnodes.dev/placed-by";
+
+/// Annotation on a pod; `"true"` makes the webhook answer with an admission warning for each thing it did.
+pub const EXPLAIN_ANNOTATION: &str = "virtualnodes.dev/explain";
+
+/// Label on a pod or a namespace; [`WEBHOOK_DISABLED`] keeps the webhook away from it.
+pub const WEBHOOK_LABEL: &str = "virtualnodes.dev/webhook";
+
+/// Value of [`WEBHOOK_LABEL`].
+pub const WEBHOOK_DISABLED: &str = "disabled";
+
+/// Name of the MutatingWebhookConfiguration.
+pub const WEBHOOK_CONFIGURATION: &str = "virtualnodepool-affinity";
+
 /// Annotation values and switches that mean yes.
 pub const TRUE: &str = "true";
 
@@ -66,6 +85,9 @@ pub const OPERATOR_NAMESPACE: &str = "virtualnodepool-system";
 
 /// Namespace of `eci-profile`, and default of `--provider-namespaces`.
 pub const KUBE_SYSTEM: &str = "kube-system";
+
+/// Namespace of the nodes' heartbeats.
+pub const KUBE_NODE_LEASE: &str = "kube-node-lease";
 
 /// Name of the ConfigMap that holds the provider's cluster-wide configuration.
 pub const PROFILE_CONFIG_MAP: &str = "eci-profile";
@@ -86,6 +108,10 @@ mod tests {
             CORDON_TERM_ANNOTATION,
             ADOPTED_VALUES_ANNOTATION,
             REVERTED_ANNOTATION,
+            OVERFLOW_LABEL,
+            PLACED_BY_ANNOTATION,
+            EXPLAIN_ANNOTATION,
+            WEBHOOK_LABEL,
             API_VERSION,
         ] {
             assert!(key.starts_with(&format!("{GROUP}/")), "{key}");

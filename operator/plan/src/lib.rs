@@ -2,6 +2,7 @@
 //! clock, no runtime, no I/O.
 
 pub mod accept;
+pub mod compute;
 pub mod drain;
 pub mod finding;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod large;
 pub mod observed;
 mod pass;
 mod pause;
+pub mod placement;
 pub mod plan;
 pub mod profile;
 pub mod proof;

@@ -1,0 +1,134 @@
+//! `spec.computeDefaults`: what they make of a pod. The one place that knows, so that profile, policies and webhook can't
+//! differ.
+//!
+//! Sources: ACS documentation, "ACS pod overview" (classes, QoS and their pairs) and "Specify GPU models and driver
+//! versions" (the series is a pod label with class gpu, a node label with class gpu-hpn); ACK documentation, "Use ACS
+//! compute power through ACK edge clusters" (a pod on a virtual node is ECI unless it has a class).
+
+use std::collections::BTreeMap;
+
+use vnp_crds::{ComputeDefaults, TRUE, compute_label};
+
+/// Class of GPU instances whose model is a pod label.
+const GPU: &str = "gpu";
+/// Class of reserved GPU instances, whose model is a label of their nodes.
+pub(crate) const GPU_HPN: &str = "gpu-hpn";
+
+/// What compute defaults give a pod that says nothing itself. Empty: a plain ECI instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComputeEffect {
+    /// Pod labels that choose the instance: class, QoS, GPU series.
+    pub labels: BTreeMap<&'static str, String>,
+    /// Node labels that the pod asks for.
+    pub node_selector: BTreeMap<&'static str, String>,
+    /// Only for pods that request a GPU.
+    pub gpu_only: bool,
+}
+
+impl ComputeEffect {
+    /// What these defaults give. A class is open-ended: one that is not known is passed on.
+    pub fn of(defaults: Option<&ComputeDefaults>) -> Self {
+        let mut effect = Self::default();
+        let Some(defaults) = defaults else {
+            return effect;
+        };
+        let set = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
+        // ECI has neither QoS nor series: without a class there is nothing to say.
+        let Some(class) = set(&defaults.class) else {
+            return effect;
+        };
+        let series = set(&defaults.gpu_model_series);
+        match class.as_str() {
+            GPU => effect
+                .labels
+                .extend(series.map(|series| (compute_label::GPU_SERIES, series))),
+            GPU_HPN => effect
+                .node_selector
+                .extend(series.map(|series| (compute_label::GPU_SERIES, series))),
+            _ => {}
+        }
+        effect.gpu_only = [GPU, GPU_HPN].contains(&class.as_str());
+        effect.labels.insert(compute_label::CLASS, class);
+        effect
+            .labels
+            .extend(defaults.qos.map(|qos| (compute_label::QOS, qos.to_string())));
+        effect
+    }
+
+    /// ACS instances are meant, not ECI.
+    pub fn is_acs(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
+    /// The label that brings a pod to ACS by itself, where ACS is meant. A trigger: never for a pod that may stay on an
+    /// ordinary node, and not needed in a ResourcePolicy, whose unit says acs.
+    pub fn trigger(&self) -> Option<(&'static str, &'static str)> {
+        self.is_acs().then_some((compute_label::ACS, TRUE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn effect(defaults: Value) -> ComputeEffect {
+        ComputeEffect::of(Some(&serde_json::from_value(defaults).unwrap()))
+    }
+
+    fn map(pairs: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
+        pairs.iter().map(|(k, v)| (*k, (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn nothing_said_is_plain_eci() {
+        for defaults in [
+            json!({}),
+            json!({ "class": "" }),
+            json!({ "qos": "best-effort" }),
+            json!({ "gpuModelSeries": "T4" }),
+        ] {
+            let effect = effect(defaults.clone());
+            assert_eq!(effect, ComputeEffect::default(), "{defaults}");
+            assert_eq!(effect.trigger(), None);
+        }
+        assert_eq!(ComputeEffect::of(None), ComputeEffect::default());
+    }
+
+    #[test]
+    fn class_and_qos_are_pod_labels() {
+        let effect = effect(json!({ "class": "performance", "qos": "best-effort" }));
+        let labels = map(&[
+            ("alibabacloud.com/compute-class", "performance"),
+            ("alibabacloud.com/compute-qos", "best-effort"),
+        ]);
+        assert_eq!((effect.labels.clone(), effect.gpu_only), (labels, false));
+        assert_eq!(effect.trigger(), Some(("alibabacloud.com/acs", "true")));
+    }
+
+    #[test]
+    fn the_series_stands_where_its_class_wants_it() {
+        let series = ("alibabacloud.com/gpu-model-series", "T4");
+        let gpu = effect(json!({ "class": "gpu", "gpuModelSeries": "T4" }));
+        assert_eq!(
+            gpu.labels,
+            map(&[("alibabacloud.com/compute-class", "gpu"), series])
+        );
+        assert!(gpu.node_selector.is_empty() && gpu.gpu_only);
+        let hpn = effect(json!({ "class": "gpu-hpn", "gpuModelSeries": "T4" }));
+        assert_eq!(hpn.labels, map(&[("alibabacloud.com/compute-class", "gpu-hpn")]));
+        assert_eq!(hpn.node_selector, map(&[series]));
+        assert!(hpn.gpu_only);
+    }
+
+    #[test]
+    fn a_class_that_is_not_known_is_passed_on() {
+        let effect = effect(json!({ "class": "agent-sandbox" }));
+        assert_eq!(
+            effect.labels,
+            map(&[("alibabacloud.com/compute-class", "agent-sandbox")])
+        );
+        assert!(!effect.gpu_only);
+    }
+}
