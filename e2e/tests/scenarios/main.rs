@@ -11,6 +11,7 @@ mod delete;
 mod drain;
 mod faults;
 mod fixture;
+mod overflow;
 mod paused_leader;
 mod policies;
 mod pool;

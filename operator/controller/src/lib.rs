@@ -4,6 +4,7 @@ pub mod apply;
 pub mod cluster;
 pub mod drain;
 pub mod observe;
+pub mod overflow;
 pub mod pool;
 pub mod report;
 pub mod runtime;

@@ -390,6 +390,7 @@ fn word(step: &Step) -> &'static str {
         Step::DeleteProfile { .. } => "delete the profile",
         Step::ApplyPolicy(_) => "apply a ResourcePolicy",
         Step::DeletePolicy { .. } => "delete a ResourcePolicy",
+        Step::Tolerate(_) => "let a pod overflow",
         Step::RecordAudit(_) => "record the audit trail",
     }
 }

@@ -8,6 +8,7 @@ pub mod finding;
 #[cfg(test)]
 mod large;
 pub mod observed;
+pub mod overflow;
 mod pass;
 mod pause;
 pub mod placement;

@@ -129,6 +129,8 @@ pub enum Step {
         /// Its UID.
         uid: String,
     },
+    /// JSON patch of a pod that waits for a node: appends the toleration of virtual nodes, tests UID and resourceVersion.
+    Tolerate(Tolerate),
     /// Writes records into the ConfigMap `vnp-audit-<pool>`: a POST when it is absent, else a merge patch with its
     /// resourceVersion.
     RecordAudit(AuditPatch),
@@ -197,6 +199,15 @@ pub struct PolicyApply {
     pub create: bool,
     /// The apply body.
     pub body: Value,
+}
+
+/// A pod that may go to virtual nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tolerate {
+    /// The pod.
+    pub pod: ObjectKey,
+    /// The operations; the first two test UID and resourceVersion.
+    pub patch: Patch,
 }
 
 /// Changed keys of the ConfigMap with the audit trail.

@@ -19,6 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use kube::Client;
 use vnp_crds::VirtualNodePool;
 use vnp_plan::plan::{Track, TrackKind};
@@ -74,6 +75,9 @@ pub struct Outcome {
     pub result: Result<(), ApplyError>,
 }
 
+/// Pods that are let overflow at once: the API server has other callers.
+const OVERFLOWS_AT_ONCE: usize = 16;
+
 /// Executes steps.
 #[derive(Clone)]
 pub struct Applier {
@@ -117,6 +121,23 @@ impl Applier {
             }
         }))
         .await
+    }
+
+    /// Lets pods overflow, many at once: they have waited for the scheduler already.
+    pub async fn run_overflow(&self, steps: Vec<Step>) -> Vec<Outcome> {
+        let nobody = &PoolRef::default();
+        stream::iter(steps)
+            .map(|step| async move {
+                let result = self.step(nobody, &step).await;
+                Outcome {
+                    track: None,
+                    step,
+                    result,
+                }
+            })
+            .buffer_unordered(OVERFLOWS_AT_ONCE)
+            .collect()
+            .await
     }
 
     async fn run_track(&self, pool: &PoolRef, track: &Track) -> Vec<Outcome> {
@@ -166,6 +187,7 @@ impl Applier {
             Step::PatchProfile(patch) => profile::patch(writer, patch).await,
             Step::ApplyPolicy(apply) => policies::apply(writer, apply).await,
             Step::DeletePolicy { policy, uid } => policies::delete(writer, policy, uid).await,
+            Step::Tolerate(tolerate) => pods::tolerate(writer, &tolerate.pod, &tolerate.patch).await,
             Step::RecordAudit(patch) => audit::record(writer, pool, patch).await,
             Step::DeleteProfile {
                 config_map,

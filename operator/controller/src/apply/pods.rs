@@ -1,4 +1,4 @@
-//! Writes to provider pods.
+//! Writes to pods.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Patch;
@@ -57,6 +57,14 @@ pub(super) async fn orphan(
             &Patch::Strategic(&body),
         )
         .await
+}
+
+pub(super) async fn tolerate(
+    writer: &Writer,
+    pod: &ObjectKey,
+    patch: &json_patch::Patch,
+) -> Result<(), ApplyError> {
+    writer.json_patch(&place(&pod.namespace), &pod.name, patch).await
 }
 
 pub(super) async fn delete(writer: &Writer, pod: &ObjectKey, uid: &str) -> Result<(), ApplyError> {

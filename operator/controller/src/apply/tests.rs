@@ -2,7 +2,7 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{Patch, PatchOperation, ReplaceOperation};
 use serde_json::{Value, json};
 use vnp_plan::observed::ObjectKey;
-use vnp_plan::step::{PatchPurpose, PolicyApply, ProfilePatch, RestartReason, WorkloadPatch};
+use vnp_plan::step::{PatchPurpose, PolicyApply, ProfilePatch, RestartReason, Tolerate, WorkloadPatch};
 
 use super::testing::{Answered, Call, Calls, failure, ok, server};
 use super::*;
@@ -355,6 +355,38 @@ async fn a_policy_is_forced_only_where_it_is_ours() {
     .await;
     assert_eq!((method.as_str(), uri.as_str()), ("DELETE", path));
     assert_eq!(body["preconditions"], json!({"uid": "u"}));
+}
+
+#[tokio::test]
+async fn pods_overflow_side_by_side_and_none_holds_back_another() {
+    let step = |n: usize| {
+        Step::Tolerate(Tolerate {
+            pod: ObjectKey {
+                namespace: "shop".into(),
+                name: format!("web-{n}"),
+            },
+            patch: Patch(vec![]),
+        })
+    };
+    let (applier, calls, _) = applier(|call| match call.uri.contains("web-3?") {
+        true => failure(422, "the server rejected our request", json!({})),
+        false => ok(json!({})),
+    });
+    let outcomes = applier.run_overflow((0..40).map(step).collect()).await;
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|o| o.result.is_err()).collect();
+    assert_eq!((outcomes.len(), failed.len()), (40, 1));
+    assert!(matches!(failed[0].result, Err(ApplyError::Moved { .. })));
+    let calls = calls.all();
+    assert_eq!(calls.len(), 40);
+    assert!(
+        calls[0].uri.starts_with("/api/v1/namespaces/shop/pods/web-"),
+        "{}",
+        calls[0].uri
+    );
+    assert_eq!(
+        (calls[0].method.as_str(), calls[0].content_type.as_str()),
+        ("PATCH", JSON_PATCH)
+    );
 }
 
 #[tokio::test]

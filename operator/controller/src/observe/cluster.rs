@@ -17,6 +17,7 @@ use super::kinds::{
 };
 use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
+use super::overflow::Overflow;
 use super::pods::{PodChange, PodShelf};
 use super::scheduler::Scheduler;
 use super::scope::{self, Scope};
@@ -61,6 +62,8 @@ pub struct Cluster {
     pub warnings: Mirrored<Warnings>,
     /// The vendor's scheduler.
     pub scheduler: Scheduler,
+    /// Pods that may go to virtual nodes.
+    pub overflow: Overflow,
     /// What time it is.
     pub clock: Clock,
     /// Signs of life.
@@ -132,6 +135,7 @@ impl Cluster {
             acs_profile: Mirror::new("ConfigMap", Table::new(Profiles)),
             warnings: Mirror::new("Event", Table::new(Warnings)),
             scheduler: Scheduler::default(),
+            overflow: Overflow::default(),
             clock,
             heartbeats: Heartbeats::default(),
             memories: Arc::default(),
@@ -285,6 +289,9 @@ impl Cluster {
             // Nobody listens while this process does not lead, and nothing is ordered then.
             self.edits.send(edited).ok();
         }
+        if !same {
+            self.overflow.queue.wake(&key);
+        }
         if !same && self.pools.complete() {
             self.rescope();
             // Pools contradict each other, so what one asks for concerns all.
@@ -366,6 +373,7 @@ impl Cluster {
                 }
                 return;
             }
+            PodChange::Waiting { pool } => return self.overflow.queue.wake(pool),
             PodChange::Came { node, .. } | PodChange::Changed { node } | PodChange::Left { node, .. } => node,
             PodChange::Provider(pod) => &pod.key.name,
             PodChange::ProviderLeft(key) => &key.name,
@@ -381,6 +389,7 @@ impl Cluster {
                 PodChange::Came { .. }
                 | PodChange::Changed { .. }
                 | PodChange::Member { .. }
+                | PodChange::Waiting { .. }
                 | PodChange::ProviderLeft(_) => {}
                 PodChange::Left { pod, .. } => {
                     let rate = f64::from(pool.spec.drain().instance_deletes_per_second);

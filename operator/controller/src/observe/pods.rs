@@ -1,13 +1,14 @@
 //! The mirror of Pods. One watch over the whole cluster, although one per virtual node would carry less: pods bound to
 //! ordinals that nobody expects must be seen too (design 4.10), and these can't be listed by names in advance.
 //!
-//! Kept are pods bound to a node of a pool, provider pods, and of the pods of StatefulSets whether they serve; everything
-//! else is dropped while it is parsed.
+//! Kept are pods bound to a node of a pool, provider pods, pods without a node that may overflow to a pool, and of the pods
+//! of StatefulSets whether they serve; everything else is dropped while it is parsed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use vnp_plan::observed::{BoundPod, Members, ObjectKey, ProviderPod};
+use vnp_plan::observed::{BoundPod, Members, ObjectKey, ProviderPod, WaitingPod};
+use vnp_plan::overflow::overflows;
 
 use super::members::MemberShelf;
 use super::mirror::Shelf;
@@ -23,6 +24,7 @@ pub struct PodShelf {
     bound: BTreeMap<String, Arc<Vec<BoundPod>>>,
     providers: BTreeMap<ObjectKey, Arc<ProviderPod>>,
     members: MemberShelf,
+    waiting: BTreeMap<ObjectKey, WaitingPod>,
 }
 
 /// What happened to a pod.
@@ -51,6 +53,11 @@ pub enum PodChange {
     Provider(Arc<ProviderPod>),
     /// A provider pod disappeared.
     ProviderLeft(ObjectKey),
+    /// A pod that waits for a node may go to a virtual one of this pool.
+    Waiting {
+        /// The pool.
+        pool: String,
+    },
     /// A pod of a StatefulSet with pods on these nodes serves now, or does so no longer.
     Member {
         /// The nodes.
@@ -72,6 +79,12 @@ impl PodShelf {
     /// The provider pods.
     pub fn providers(&self) -> impl Iterator<Item = &Arc<ProviderPod>> {
         self.providers.values()
+    }
+
+    /// The pods without a node that may go to virtual nodes of the pool.
+    pub fn waiting(&self, pool: &str) -> Vec<WaitingPod> {
+        let ours = self.waiting.values().filter(|p| p.pool == pool);
+        ours.cloned().collect()
     }
 
     /// The pods of the StatefulSet with that UID.
@@ -119,10 +132,21 @@ impl Shelf for PodShelf {
                 .scope
                 .provider_pod(&pod.bound.key.namespace, &pod.bound.key.name)
             || pod.bound.stateful_set().is_some()
+            || pod.waiting.is_some()
     }
 
     fn put(&mut self, pod: SlimPod) -> Vec<PodChange> {
         let mut changes = Vec::new();
+        match pod.waiting.clone() {
+            Some(waiting) => {
+                if overflows(&waiting) {
+                    let pool = waiting.pool.clone();
+                    changes.push(PodChange::Waiting { pool });
+                }
+                self.waiting.insert(waiting.key.clone(), waiting);
+            }
+            None => drop(self.waiting.remove(&pod.bound.key)),
+        }
         let home = pod.node.as_deref().filter(|n| self.scope.node(n));
         changes.extend(member_change(self.members.put(&pod, home)));
         if let Some(node) = pod.node.clone().filter(|n| self.scope.node(n)) {
@@ -143,6 +167,7 @@ impl Shelf for PodShelf {
 
     fn take(&mut self, pod: &SlimPod) -> Vec<PodChange> {
         let mut changes = Vec::new();
+        self.waiting.remove(&pod.bound.key);
         if let Some((node, pods)) = pod.node.as_ref().and_then(|n| Some((n, self.bound.get_mut(n)?)))
             && let Ok(at) = pods.binary_search_by(|p| p.key.cmp(&pod.bound.key))
         {
@@ -162,6 +187,7 @@ impl Shelf for PodShelf {
 
     fn retain(&mut self, uids: &HashSet<String>) -> Vec<PodChange> {
         let mut changes = Vec::new();
+        self.waiting.retain(|_, pod| uids.contains(&pod.uid));
         for (node, pods) in &mut self.bound {
             if pods.iter().all(|p| uids.contains(&p.uid)) {
                 continue;
@@ -241,6 +267,37 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_pool_until_it_has_a_node_or_is_gone() {
+        let waiting = |node: Value, reason: &str| -> SlimPod {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "shop", "name": "a", "uid": "1", "resourceVersion": "1",
+                             "labels": {"virtualnodes.dev/overflow": "burst"}},
+                "spec": {"nodeName": node}, "status": {"conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": reason}]},
+            }))
+            .unwrap()
+        };
+        let told = [PodChange::Waiting { pool: "burst".into() }];
+        let mut shelf = shelf();
+        assert_eq!(put(&mut shelf, waiting(json!(null), "SchedulerError")), []);
+        assert_eq!(put(&mut shelf, waiting(json!(null), "Unschedulable")), told);
+        assert_eq!(
+            (shelf.waiting("burst").len(), shelf.waiting("other").len()),
+            (1, 0)
+        );
+        let bound = waiting(json!("host"), "");
+        assert!(!shelf.wants(&bound), "an ordinary node took it");
+        assert_eq!(shelf.take(&bound), []);
+        assert!(shelf.waiting("burst").is_empty());
+        put(&mut shelf, waiting(json!(null), "Unschedulable"));
+        put(&mut shelf, waiting(json!("v-0"), ""));
+        assert!(shelf.waiting("burst").is_empty(), "a virtual one did");
+        put(&mut shelf, waiting(json!(null), "Unschedulable"));
+        shelf.retain(&HashSet::new());
+        assert!(shelf.waiting("burst").is_empty(), "gone while nobody watched");
     }
 
     #[test]

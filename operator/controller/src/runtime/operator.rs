@@ -20,6 +20,7 @@ use crate::cluster::ClusterLoop;
 use crate::drain::DrainTasks;
 use crate::observe::cluster::Cluster;
 use crate::observe::watches::Watches;
+use crate::overflow::OverflowLoop;
 use crate::pool::{Broken, PoolLoop};
 use crate::report::Reporter;
 
@@ -177,16 +178,24 @@ impl Loops {
         });
         let all = Arc::new(ClusterLoop {
             cluster: cluster.clone(),
+            applier: applier.clone(),
+            metrics: metrics.clone(),
+            operator: facts.clone(),
+            failures: Mutex::new(0),
+        });
+        let overflow = Arc::new(OverflowLoop {
+            cluster: cluster.clone(),
+            fast: fast.clone(),
             applier,
             metrics: metrics.clone(),
             operator: facts,
-            failures: Mutex::new(0),
         });
         let (stop, stopped) = watch::channel(false);
         let mut running = JoinSet::new();
         running.spawn(pools.clone().run(stopped.clone()));
         running.spawn(pools.clone().withdraw_on_edit(stopped.clone()));
-        running.spawn(all.run(stopped));
+        running.spawn(all.run(stopped.clone()));
+        running.spawn(overflow.run(stopped));
         cluster.wake_all();
         Self { stop, running, pools }
     }

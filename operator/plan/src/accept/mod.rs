@@ -10,11 +10,11 @@ mod workload;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use vnp_crds::{ProviderType, Reason};
+use vnp_crds::{PlacementMode, ProviderType, Reason};
 
 use crate::drain::stages::Stages;
 use crate::finding::Finding;
-use crate::observed::Observed;
+use crate::observed::{Observed, Right};
 use crate::profile;
 
 pub use container::{ContainerDoubt, provider_container};
@@ -82,6 +82,7 @@ pub fn accept(observed: &Observed) -> Acceptance {
     let contradiction = profile::contradiction(&observed.pool, &observed.others);
     let drain = unreadable_stage(observed);
     let misspelt = misspelt_setting(observed);
+    let powerless = powerless_rules(observed);
 
     let may_write = workload.is_none();
     let profile = may_write && contradiction.is_none() && misspelt.is_none();
@@ -92,6 +93,7 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .chain(conflict)
         .chain(misspelt)
         .chain(drain)
+        .chain(powerless)
         .chain(supported::sections(&observed.pool.spec))
         .map(Finding::from)
         .collect();
@@ -127,6 +129,23 @@ fn misspelt_setting(observed: &Observed) -> Option<Refusal> {
              own; remove the setting. Until then this pool writes nothing to the profile"
         ),
     ))
+}
+
+/// Rules whose pods wait for ever where ordinary nodes are full. Everything else about the pool works.
+fn powerless_rules(observed: &Observed) -> Option<Refusal> {
+    let rules = &observed.pool.spec.placement.as_ref()?.rules;
+    let prefer = rules.iter().filter(|r| r.mode == PlacementMode::Prefer);
+    let names: Vec<&str> = prefer.map(|r| r.name.as_str()).collect();
+    (observed.overflow == Right::Missing && !names.is_empty()).then(|| {
+        Refusal::new(
+            Reason::InvalidSpec,
+            format!(
+                "spec.placement.rules has {} with mode Prefer, for which the operator has to patch pods and may not: its pods \
+                 stay on ordinary nodes; apply config/components/overflow, or use mode Require",
+                names.join(", ")
+            ),
+        )
+    })
 }
 
 /// Pools that this version serves.
@@ -232,6 +251,30 @@ mod tests {
         )));
         assert_eq!(reasons(&acceptance), [Reason::NotSupportedYet]);
         assert!(acceptance.workload && acceptance.profile && acceptance.drain_held.is_none());
+    }
+
+    #[test]
+    fn a_rule_that_needs_a_right_that_is_missing_is_named() {
+        let of = |mode: &str, right| {
+            let rule = json!({ "name": "batch", "podSelector": {}, "mode": mode });
+            let mut seen = observed(pool(json!({ "spec": { "placement": { "rules": [rule] } } })));
+            seen.overflow = right;
+            let acceptance = accept(&seen);
+            assert!(acceptance.workload && acceptance.profile && acceptance.drain_held.is_none());
+            format!("{:?}", acceptance.findings)
+        };
+        let told = of("Prefer", Right::Missing);
+        assert!(
+            told.contains("batch with mode Prefer") && told.contains("config/components/overflow"),
+            "{told}"
+        );
+        for (mode, right) in [
+            ("Prefer", Right::Granted),
+            ("Prefer", Right::Unknown),
+            ("Require", Right::Missing),
+        ] {
+            assert!(!of(mode, right).contains("may not"), "{mode} {right:?}");
+        }
     }
 
     #[test]

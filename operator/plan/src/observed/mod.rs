@@ -5,6 +5,7 @@ mod node;
 mod pod;
 mod scheduling;
 mod stateful_set;
+mod waiting;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use node::{CordonOwner, Heartbeat, NodeView};
 pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members};
+pub use waiting::{Right, WaitingPod};
 pub use workload::{UpdateStrategy, Workload};
 
 use crate::drain::audit::Trail;
@@ -65,6 +67,8 @@ pub struct Observed {
     pub profile_rejection: Option<String>,
     /// The vendor's scheduler: its CRD, and the ResourcePolicies that are there.
     pub scheduling: SchedulingSeen,
+    /// Whether pods of rules with `mode: Prefer` can be let overflow.
+    pub overflow: Right,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.
     pub memory: BTreeMap<Ordinal, DrainMemory>,
     /// What this process remembers of the roll and of contested fields. A throttle as well.

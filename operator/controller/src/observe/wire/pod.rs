@@ -7,7 +7,10 @@ use k8s_openapi::api::core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use vnp_plan::observed::{BoundPod, Member, MemberState, ObjectKey, PodOwner, PodPhase, ProviderPod};
+use vnp_plan::observed::{
+    BoundPod, Member, MemberState, ObjectKey, PodOwner, PodPhase, ProviderPod, WaitingPod,
+};
+use vnp_plan::overflow::PROVIDER_TAINT;
 
 use super::{Condition, Meta, ready};
 
@@ -28,6 +31,8 @@ pub struct SlimPod {
     pub node: Option<String>,
     /// As an instance on a virtual node.
     pub bound: BoundPod,
+    /// As a pod that waits for a node and may go to a virtual one.
+    pub waiting: Option<WaitingPod>,
     ready: bool,
     /// Since when condition Ready says so.
     ready_since: Option<Timestamp>,
@@ -102,6 +107,7 @@ struct PodSpec {
     termination_grace_period_seconds: Option<i64>,
     node_selector: Option<BTreeMap<String, String>>,
     affinity: Option<Affinity>,
+    tolerations: Option<Vec<Toleration>>,
     containers: Vec<Container>,
 }
 
@@ -109,6 +115,27 @@ struct PodSpec {
 #[serde(rename_all = "camelCase", default)]
 struct Affinity {
     node_affinity: Option<core::v1::NodeAffinity>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Toleration {
+    key: Option<String>,
+    operator: Option<String>,
+    effect: Option<String>,
+}
+
+impl Toleration {
+    /// Of the taint on virtual nodes. A value is taken for the provider's.
+    fn of_virtual_nodes(&self) -> bool {
+        let key = self.key.as_deref().filter(|k| !k.is_empty());
+        let named = match key {
+            Some(key) => key == PROVIDER_TAINT,
+            None => self.operator.as_deref() == Some("Exists"),
+        };
+        let effect = self.effect.as_deref().filter(|e| !e.is_empty());
+        named && effect.is_none_or(|e| e == "NoSchedule")
+    }
 }
 
 #[derive(Deserialize)]
@@ -122,6 +149,7 @@ struct Container {
 #[serde(rename_all = "camelCase", default)]
 struct PodStatus {
     phase: Option<String>,
+    nominated_node_name: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
@@ -214,6 +242,37 @@ fn requires_virtual(spec: &PodSpec) -> bool {
     !required.node_selector_terms.is_empty() && required.node_selector_terms.iter().all(asks)
 }
 
+/// A pod with the label that is bound to no node.
+fn waiting(metadata: &Meta, spec: &PodSpec, status: &PodStatus) -> Option<WaitingPod> {
+    let pool = metadata.labels.as_ref()?.get(vnp_crds::OVERFLOW_LABEL)?;
+    if spec.node_name.as_deref().is_some_and(|n| !n.is_empty()) {
+        return None;
+    }
+    let scheduled = status.conditions.iter().find(|c| c.type_ == "PodScheduled");
+    let tolerations = spec.tolerations.as_deref();
+    Some(WaitingPod {
+        key: ObjectKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        },
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        pool: pool.clone(),
+        unschedulable: scheduled
+            .is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable")),
+        nominated: status
+            .nominated_node_name
+            .as_deref()
+            .is_some_and(|n| !n.is_empty()),
+        deleting: metadata.deletion_timestamp.is_some(),
+        tolerates: tolerations
+            .into_iter()
+            .flatten()
+            .any(Toleration::of_virtual_nodes),
+        has_tolerations: tolerations.is_some(),
+    })
+}
+
 impl From<PodWire> for SlimPod {
     fn from(
         PodWire {
@@ -224,6 +283,7 @@ impl From<PodWire> for SlimPod {
     ) -> Self {
         let identity = metadata.identity();
         let never_started = never_started(&metadata, &status);
+        let waiting = waiting(&metadata, &spec, &status);
         let ready = ready(&status.conditions);
         let owners = metadata.owner_references.unwrap_or_default();
         let controller = owners
@@ -268,6 +328,7 @@ impl From<PodWire> for SlimPod {
             metadata: identity,
             node: spec.node_name.filter(|n| !n.is_empty()),
             bound,
+            waiting,
             ready: ready.is_some_and(|c| c.status == "True"),
             ready_since: ready.and_then(|c| c.last_transition.as_ref()).map(|t| t.0),
             disrupted: status

@@ -47,6 +47,62 @@ fn a_pod_is_read_as_instance_and_as_provider() {
 }
 
 #[test]
+fn a_pod_waits_while_it_has_the_label_and_no_node() {
+    let of = |overlay: Value| {
+        let mut raw = json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                         "labels": {"virtualnodes.dev/overflow": "burst"}},
+            "spec": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}]},
+            "status": {"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]},
+        });
+        json_patch::merge(&mut raw, &overlay);
+        pod(raw).waiting
+    };
+    let plain = of(json!({})).unwrap();
+    assert_eq!(
+        (plain.pool.as_str(), plain.resource_version.as_str()),
+        ("burst", "7")
+    );
+    assert!(plain.unschedulable && plain.has_tolerations && !plain.tolerates && !plain.nominated);
+    assert_eq!(of(json!({"spec": {"nodeName": "host"}})), None);
+    assert_eq!(of(json!({"metadata": {"labels": null}})), None);
+    let gated = json!({"status": {"conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]}});
+    assert!(!of(gated).unwrap().unschedulable);
+    assert!(!of(json!({"status": {"conditions": null}})).is_some_and(|p| p.unschedulable));
+    assert!(
+        of(json!({"status": {"nominatedNodeName": "host"}}))
+            .unwrap()
+            .nominated
+    );
+    assert!(
+        !of(json!({"spec": {"tolerations": null}}))
+            .unwrap()
+            .has_tolerations
+    );
+    for (toleration, tolerates) in [
+        (
+            json!({"key": "virtual-kubelet.io/provider", "operator": "Exists"}),
+            true,
+        ),
+        (
+            json!({"key": "virtual-kubelet.io/provider", "value": "alibabacloud", "effect": "NoSchedule"}),
+            true,
+        ),
+        (json!({"operator": "Exists"}), true),
+        (json!({"operator": "Exists", "effect": "NoExecute"}), false),
+        (
+            json!({"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoExecute"}),
+            false,
+        ),
+    ] {
+        let there = of(json!({"spec": {"tolerations": [toleration]}})).unwrap();
+        assert_eq!(there.tolerates, tolerates, "{toleration}");
+    }
+}
+
+#[test]
 fn either_vendor_s_annotation_names_the_instance() {
     let id = |annotations: Value| {
         let metadata = json!({"name": "p", "namespace": "n", "annotations": annotations});
