@@ -10,7 +10,7 @@ use vnp_crds::{BlockerReason, DrainPhase, SHRINKING_ANNOTATION};
 use super::memory::DrainMemory;
 use super::settle::Settle;
 use super::*;
-use crate::observed::{Budget, CordonOwner, Heartbeat, ObjectKey};
+use crate::observed::{BoundPod, Budget, CordonOwner, Heartbeat, NodeView, ObjectKey, PodPhase};
 use crate::proof::{ListAnswer, LiveFacts, QuorumList};
 use crate::step::{PatchPurpose, WorkloadPatch};
 use crate::testing::{
@@ -263,7 +263,7 @@ fn bare_pods_block_unless_the_user_says_otherwise_and_finished_ones_never_do() {
         bare.controller = None;
         let mut ended = bare.clone();
         ended.key.name = "ended".to_owned();
-        ended.phase = crate::observed::PodPhase::Succeeded;
+        ended.phase = PodPhase::Succeeded;
         bind(&mut seen, 2, vec![bare, ended]);
         cordon(&mut seen, 2);
         let plan = plan_at(&seen, 2, now());
@@ -285,6 +285,32 @@ fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
         (0, vec![BlockerReason::InsufficientCapacity])
     );
     assert_eq!(plan_at(&seen, 0, now()).steps.len(), 1, "not asked for target 0");
+    // Only pods that would have to move to another virtual node need room there.
+    for change in [
+        |p: &mut BoundPod| p.requires_virtual = false,
+        |p: &mut BoundPod| p.phase = PodPhase::Succeeded,
+        |p: &mut BoundPod| p.controller.as_mut().unwrap().kind = "DaemonSet".to_owned(),
+    ] {
+        let mut seen = seen.clone();
+        let mut other = pod("b");
+        change(&mut other);
+        bind(&mut seen, 1, vec![pod("a"), other]);
+        assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1);
+    }
+    // And only a node that can take them has any.
+    for change in [
+        |n: &mut NodeView| n.ready = false,
+        |n: &mut NodeView| n.unschedulable = true,
+    ] {
+        let mut seen = seen.clone();
+        with_node(&mut seen, 0, |n| n.pod_capacity = None);
+        assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1);
+        with_node(&mut seen, 0, change);
+        assert_eq!(
+            blockers(&plan_at(&seen, 1, now())),
+            vec![BlockerReason::InsufficientCapacity]
+        );
+    }
     let spec = json!({ "replicas": 1, "drain": { "capacityCheck": "Ignore" } });
     seen.pool = Arc::new(pool(spec));
     assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1, "Ignore overrides");
