@@ -7,13 +7,11 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
 use serde::Serialize;
 use serde_json::json;
+use vnp_crds::virtual_node;
 
 use crate::accept::{accept, served};
 use crate::observed::{Observed, WaitingPod};
 use crate::step::{Step, Tolerate};
-
-/// Key of the taint on virtual nodes, and of the toleration.
-pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
 
 #[derive(Serialize)]
 struct Toleration {
@@ -22,7 +20,7 @@ struct Toleration {
 }
 
 const TOLERATION: Toleration = Toleration {
-    key: PROVIDER_TAINT,
+    key: virtual_node::TAINT,
     operator: "Exists",
 };
 

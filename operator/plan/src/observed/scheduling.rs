@@ -7,7 +7,8 @@ use serde_json::Value;
 use vnp_crds::{FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL};
 
 use crate::observed::ObjectKey;
-use crate::scheduling::{APPLIED_ANNOTATION, PolicySchema};
+use crate::scheduling::PolicySchema;
+use crate::workload::APPLIED_ANNOTATION;
 
 /// What a pass sees of the scheduler.
 #[derive(Clone, Debug, Default)]

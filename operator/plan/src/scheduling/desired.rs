@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use vnp_crds::{PolicyStrategy, PolicyUnit, ResourcePolicy, Switch, VirtualNodePool};
+use vnp_crds::{PolicyStrategy, PolicyUnit, ResourcePolicy, Switch, VirtualNodePool, compute_label};
 
 use super::schema::PolicySchema;
-use super::{APPLIED_ANNOTATION, GROUP, KIND, VERSION};
+use super::{GROUP, KIND, VERSION};
+use crate::compute::ComputeEffect;
 use crate::observed::ObjectKey;
+use crate::workload::{APPLIED_ANNOTATION, digest_of};
+
+/// The kind of resource that compute defaults are about.
+pub(super) const ACS: &str = "acs";
 
 /// `spec` with every field that the vendor documents. What the installed CRD does not take is left out afterwards.
 #[derive(Serialize)]
@@ -109,6 +113,7 @@ pub(super) fn name(pool: &VirtualNodePool, policy: &ResourcePolicy) -> String {
 pub(super) fn spec(pool: &VirtualNodePool, policy: &ResourcePolicy, schema: &PolicySchema) -> Value {
     // What was not asked for is not missed where the schema lacks it.
     let selector = !policy.selector.is_empty() || schema.knows("selector");
+    let effect = ComputeEffect::of(pool.spec.compute_defaults.as_ref());
     let strategy = policy
         .strategy
         .or_else(|| schema.knows("strategy").then_some(PolicyStrategy::Prefer));
@@ -125,7 +130,7 @@ pub(super) fn spec(pool: &VirtualNodePool, policy: &ResourcePolicy, schema: &Pol
     json!(Spec {
         selector: selector.then_some(&policy.selector),
         strategy: strategy.map(PolicyStrategy::as_str),
-        units: units(pool, policy),
+        units: units(&effect, policy),
         preempt_policy: policy.preempt_policy.map(|p| p.as_str()),
         ignore_previous_pod: policy.ignore_previous_pod.map(Switch::is_enabled),
         ignore_terminating_pod: policy.ignore_terminating_pod.map(Switch::is_enabled),
@@ -135,24 +140,34 @@ pub(super) fn spec(pool: &VirtualNodePool, policy: &ResourcePolicy, schema: &Pol
 }
 
 /// The units asked for, or ordinary nodes first and then virtual ones.
-fn units<'a>(pool: &'a VirtualNodePool, policy: &'a ResourcePolicy) -> Vec<Unit<'a>> {
-    if policy.units.is_empty() {
-        let class = pool
-            .spec
-            .compute_defaults
-            .as_ref()
-            .and_then(|c| c.class.as_deref());
-        let virtual_nodes = if class.is_some_and(|c| !c.is_empty()) {
-            "acs"
-        } else {
-            "eci"
-        };
-        return ["ecs", virtual_nodes].map(Unit::of).into();
+fn units<'a>(effect: &'a ComputeEffect, policy: &'a ResourcePolicy) -> Vec<Unit<'a>> {
+    let mut units: Vec<Unit<'a>> = if policy.units.is_empty() {
+        let virtual_nodes = if effect.is_acs() { ACS } else { "eci" };
+        ["ecs", virtual_nodes].map(Unit::of).into()
+    } else {
+        policy.units.iter().map(Unit::from).collect()
+    };
+    for unit in units.iter_mut().filter(|u| u.resource == ACS) {
+        unit.add(effect);
     }
-    policy.units.iter().map(Unit::from).collect()
+    units
 }
 
 impl<'a> Unit<'a> {
+    /// The compute defaults, where the unit says nothing itself. A class of its own goes with what the unit says about it,
+    /// and not with the defaults of another class.
+    fn add(&mut self, effect: &'a ComputeEffect) {
+        if self.pod_labels.contains_key(compute_label::CLASS) {
+            return;
+        }
+        for (key, value) in &effect.labels {
+            self.pod_labels.entry(key).or_insert(value);
+        }
+        for (key, value) in &effect.node_selector {
+            self.node_selector.entry(key).or_insert(value);
+        }
+    }
+
     fn of(resource: &'a str) -> Self {
         Self {
             resource,
@@ -184,12 +199,7 @@ fn borrowed(map: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
 
 /// What tells one body from another, whatever the server makes of its values.
 pub(super) fn digest(pool: &VirtualNodePool, spec: &Value) -> String {
-    let text = json!([pool.metadata.uid, spec]).to_string();
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest_of(&(&pool.metadata.uid, spec))
 }
 
 /// The body of the server-side apply. `uid` is that of the object to change, `None` of one to create.

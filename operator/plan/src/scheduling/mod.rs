@@ -6,6 +6,7 @@ mod minima;
 mod namespaces;
 mod reconcile;
 mod schema;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,6 @@ pub const KIND: &str = "ResourcePolicy";
 pub const PLURAL: &str = "resourcepolicies";
 /// Name of their CustomResourceDefinition.
 pub const CRD_NAME: &str = "resourcepolicies.scheduling.alibabacloud.com";
-
-/// Digest of what was applied last, on the policy: tells a body with a field less from one that is in place.
-pub(crate) const APPLIED_ANNOTATION: &str = "virtualnodes.dev/applied";
 
 impl PolicyCrd {
     /// What a CustomResourceDefinition with the name [`CRD_NAME`] offers; `None`: there is none.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use vnp_crds::{EventReason, ResourcePolicy};
 
 use super::schema::{Fitted, PolicySchema};
-use super::{desired, field, finding, minima, namespaces};
+use super::{desired, field, finding, minima, namespaces, warnings};
 use crate::finding::{EventNote, Finding, SchedulingState};
 use crate::observed::{ObjectKey, Observed, Policies, PolicySeen};
 use crate::plan::Part;
@@ -54,6 +54,7 @@ pub(super) fn reconcile(
             continue;
         }
         say_left_out(policy, &fitted.left_out, part);
+        part.findings.extend(warnings::warnings(seen, policy, &homes));
         for namespace in homes.present {
             let key = ObjectKey {
                 namespace: namespace.to_owned(),

@@ -185,7 +185,80 @@ fn without_units_ordinary_nodes_come_first() {
     let mut pool = (*seen.pool).clone();
     pool.spec.compute_defaults = serde_json::from_value(json!({ "class": "performance" })).unwrap();
     seen.pool = Arc::new(pool);
-    assert_eq!(spec(&seen)["units"][1]["resource"], "acs");
+    let acs = json!({ "resource": "acs", "podLabels": { "alibabacloud.com/compute-class": "performance" } });
+    assert_eq!(spec(&seen)["units"][1], acs);
+}
+
+#[test]
+fn compute_defaults_fill_in_what_an_acs_unit_leaves_open() {
+    let unit = |resource: &str, labels: Value| json!({ "resource": resource, "podLabels": labels });
+    let (class, qos, series) = (
+        "alibabacloud.com/compute-class",
+        "alibabacloud.com/compute-qos",
+        "alibabacloud.com/gpu-model-series",
+    );
+    let units = json!([
+        unit("ecs", json!({ "a": "b" })),
+        unit("acs", json!({ "a": "b", qos: "default" })),
+        unit("acs", json!({ class: "general-purpose" })),
+        { "resource": "eci" },
+    ]);
+    let with = |defaults: Value| {
+        let mut seen = seen(json!([{ "name": "web", "namespaces": ["shop"], "units": units }]));
+        let mut pool = (*seen.pool).clone();
+        pool.spec.compute_defaults = serde_json::from_value(defaults).unwrap();
+        seen.pool = Arc::new(pool);
+        (spec(&seen)["units"].clone(), plan(&seen))
+    };
+    let (filled, _) = with(json!({ "class": "performance", "qos": "best-effort" }));
+    let expected = json!([
+        unit("ecs", json!({ "a": "b" })),
+        unit("acs", json!({ "a": "b", class: "performance", qos: "default" })),
+        unit("acs", json!({ class: "general-purpose" })),
+        { "resource": "eci" },
+    ]);
+    assert_eq!(filled, expected);
+    let (hpn, part) = with(json!({ "class": "gpu-hpn", "gpuModelSeries": "T4" }));
+    assert_eq!(hpn[1]["nodeSelector"], json!({ series: "T4" }));
+    assert!(
+        notes(&part)[0].contains("select only pods that request a GPU"),
+        "{part:?}"
+    );
+}
+
+/// The warnings.
+fn notes(part: &Part) -> Vec<&str> {
+    let notes = part.findings.iter().filter_map(|f| match f {
+        Finding::Event(note) => Some(note.note.as_str()),
+        _ => None,
+    });
+    notes.collect()
+}
+
+#[test]
+fn a_policy_that_a_label_outranks_is_told() {
+    let mut plain = seen(web());
+    assert_eq!(notes(&plan(&plain)), [""; 0]);
+    let label = |key: &str, value: &str| {
+        Arc::new([("shop".to_owned(), [(key.to_owned(), value.to_owned())].into())].into())
+    };
+    for (key, value) in [
+        ("alibabacloud.com/eci", "true"),
+        ("virtual-node-affinity-injection", "enabled"),
+    ] {
+        plain.namespaces = label(key, value);
+        let part = plan(&plain);
+        assert!(
+            notes(&part)[0].contains(key) && notes(&part)[0].contains("namespace shop"),
+            "{part:?}"
+        );
+    }
+    plain.namespaces = label("alibabacloud.com/eci", "false");
+    assert_eq!(notes(&plan(&plain)), [""; 0]);
+    for key in ["alibabacloud.com/eci", "alibabacloud.com/acs", "eci"] {
+        let policy = json!([{ "name": "web", "namespaces": ["shop"], "selector": { key: "true" } }]);
+        assert!(notes(&plan(&seen(policy)))[0].contains(key), "{key}");
+    }
 }
 
 #[test]

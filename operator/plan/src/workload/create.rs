@@ -22,8 +22,8 @@ use crate::observed::Workload;
 /// Name of the provider's container.
 pub(super) const CONTAINER: &str = "virtual-node";
 
-/// Digest of what was applied last, on the workload: tells a body with a field less from one that is in place.
-pub(super) const APPLIED_ANNOTATION: &str = "virtualnodes.dev/applied";
+/// Digest of what was applied last, on the object: tells a body with a field less from one that is in place.
+pub(crate) const APPLIED_ANNOTATION: &str = "virtualnodes.dev/applied";
 
 /// Nothing of the provider asks for root: it listens above 1024 and writes no files.
 const USER: i64 = 65532;

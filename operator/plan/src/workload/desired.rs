@@ -74,7 +74,7 @@ pub(super) fn hash(pool: &VirtualNodePool) -> String {
 }
 
 /// The first 16 hexadecimal digits of the SHA-256 of the value's JSON.
-pub(super) fn digest(value: &impl Serialize) -> String {
+pub(crate) fn digest(value: &impl Serialize) -> String {
     let text = serde_json::json!(value).to_string();
     Sha256::digest(text.as_bytes())
         .iter()

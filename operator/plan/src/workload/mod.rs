@@ -24,6 +24,8 @@ use jiff::Timestamp;
 use vnp_crds::{Management, ProviderType, Reason, VirtualNodePool};
 
 pub use self::contest::remember;
+pub(crate) use self::create::APPLIED_ANNOTATION;
+pub(crate) use self::desired::digest as digest_of;
 pub(crate) use self::owned::first_lost;
 use crate::accept::Acceptance;
 use crate::drain::health::health;

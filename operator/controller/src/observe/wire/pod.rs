@@ -7,10 +7,10 @@ use k8s_openapi::api::core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use vnp_crds::virtual_node;
 use vnp_plan::observed::{
     BoundPod, Member, MemberState, ObjectKey, PodOwner, PodPhase, ProviderPod, WaitingPod,
 };
-use vnp_plan::overflow::PROVIDER_TAINT;
 
 use super::{Condition, Meta, ready};
 
@@ -130,11 +130,11 @@ impl Toleration {
     fn of_virtual_nodes(&self) -> bool {
         let key = self.key.as_deref().filter(|k| !k.is_empty());
         let named = match key {
-            Some(key) => key == PROVIDER_TAINT,
+            Some(key) => key == virtual_node::TAINT,
             None => self.operator.as_deref() == Some("Exists"),
         };
         let effect = self.effect.as_deref().filter(|e| !e.is_empty());
-        named && effect.is_none_or(|e| e == "NoSchedule")
+        named && effect.is_none_or(|e| e == virtual_node::TAINT_EFFECT)
     }
 }
 
