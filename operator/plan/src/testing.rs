@@ -188,6 +188,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         acs_profile: None,
         profile_rejection: None,
         scheduling: Default::default(),
+        kubernetes: None,
         overflow: Default::default(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),

@@ -21,6 +21,7 @@ use super::overflow::Overflow;
 use super::pods::{PodChange, PodShelf};
 use super::scheduler::Scheduler;
 use super::scope::{self, Scope};
+use super::version::KubernetesVersion;
 use crate::runtime::clock::Clock;
 use crate::runtime::queue::Queue;
 
@@ -64,6 +65,8 @@ pub struct Cluster {
     pub scheduler: Scheduler,
     /// Pods that may go to virtual nodes.
     pub overflow: Overflow,
+    /// Which Kubernetes this is.
+    pub kubernetes: KubernetesVersion,
     /// What time it is.
     pub clock: Clock,
     /// Signs of life.
@@ -136,6 +139,7 @@ impl Cluster {
             warnings: Mirror::new("Event", Table::new(Warnings)),
             scheduler: Scheduler::default(),
             overflow: Overflow::default(),
+            kubernetes: KubernetesVersion::default(),
             clock,
             heartbeats: Heartbeats::default(),
             memories: Arc::default(),

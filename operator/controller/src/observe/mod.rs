@@ -13,6 +13,7 @@ pub mod pods;
 pub mod scheduler;
 pub mod scope;
 pub mod sight;
+pub mod version;
 pub mod watches;
 pub mod wire;
 

@@ -58,6 +58,7 @@ impl Cluster {
                 .read(|t| t.iter().next().map(|(_, map)| map.clone())),
             profile_rejection: None,
             scheduling: self.scheduling(),
+            kubernetes: self.kubernetes.known(),
             overflow: self.overflow.right(),
             memory: BTreeMap::new(),
             recall: self

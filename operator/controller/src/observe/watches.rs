@@ -19,6 +19,7 @@ use vnp_plan::scheduling::CRD_NAME;
 use super::cluster::{Cluster, Scoped};
 use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
+use super::version;
 use super::wire::{RawCrd, RawPolicy, RawWorkload, SlimNamespace, SlimNode, SlimPod};
 use crate::runtime::health::Readiness;
 use crate::runtime::jitter::spread;
@@ -137,6 +138,7 @@ impl Watches {
             |c, t| c.crd_told(t),
         ));
         all.push(self.policies(&cluster));
+        all.push(version::follow(client(), cluster.clone()).boxed());
 
         for (namespace, mirror) in &cluster.workloads {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);

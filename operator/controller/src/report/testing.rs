@@ -72,6 +72,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         acs_profile: None,
         profile_rejection: None,
         scheduling: Default::default(),
+        kubernetes: None,
         overflow: Default::default(),
         memory: Default::default(),
         recall: Default::default(),

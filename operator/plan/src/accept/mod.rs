@@ -4,6 +4,7 @@
 mod container;
 mod rivals;
 mod supported;
+mod versions;
 mod warnings;
 mod workload;
 
@@ -98,6 +99,7 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .map(Finding::from)
         .collect();
     findings.extend(warnings::warnings(observed));
+    findings.extend(versions::warnings(observed));
     Acceptance {
         findings,
         workload: may_write,

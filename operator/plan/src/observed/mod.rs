@@ -67,6 +67,8 @@ pub struct Observed {
     pub profile_rejection: Option<String>,
     /// The vendor's scheduler: its CRD, and the ResourcePolicies that are there.
     pub scheduling: SchedulingSeen,
+    /// Version of the API server, as `v1.37.2`; `None` while it is not known.
+    pub kubernetes: Option<String>,
     /// Whether pods of rules with `mode: Prefer` can be let overflow.
     pub overflow: Right,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.

@@ -1,6 +1,6 @@
 //! The scheduler that a field needs. Source: ACK documentation, "Custom elastic resource priority scheduling".
 
-/// Fields and the first scheduler that knows them.
+/// Fields and the first scheduler that knows them, the oldest first.
 const FIELDS: [(&str, &str); 7] = [
     ("max", "5.0"),
     ("preemptPolicy", "6.1"),
@@ -22,6 +22,12 @@ pub(super) fn of_field(field: &str) -> Option<&'static str> {
 /// The first scheduler that knows a kind of resource.
 pub(super) fn of_resource(resource: &str) -> Option<&'static str> {
     find(&RESOURCES, resource)
+}
+
+/// The newest of these fields that a schema has tells how old the scheduler is at most.
+pub(super) fn at_least(has: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let known = FIELDS.iter().rev().find(|(field, _)| has(field));
+    known.map(|(_, version)| *version)
 }
 
 fn find(list: &[(&str, &'static str)], word: &str) -> Option<&'static str> {

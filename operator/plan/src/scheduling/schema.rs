@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{GROUP, VERSION};
+use super::{GROUP, VERSION, minima};
 
 /// The schema of `spec` of a ResourcePolicy.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,15 @@ impl PolicySchema {
     /// Whether `spec` has the field.
     pub(super) fn knows(&self, field: &str) -> bool {
         preserves(&self.spec) || self.spec["properties"].get(field).is_some()
+    }
+
+    /// The version that the scheduler has at least. A schema that takes every field says nothing.
+    pub(crate) fn scheduler(&self) -> Option<&'static str> {
+        let unit = &self.spec["properties"]["units"]["items"]["properties"];
+        minima::at_least(|field| {
+            let of_spec = self.spec["properties"].get(field);
+            of_spec.or_else(|| unit.get(field)).is_some()
+        })
     }
 
     /// Whether the field at that path is a number.

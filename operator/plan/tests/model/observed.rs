@@ -71,6 +71,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         acs_profile: None,
         profile_rejection: None,
         scheduling: Default::default(),
+        kubernetes: None,
         overflow: Default::default(),
         memory: (0..NODES).map(|o| (each(o), remembered(o, &memory[o]))).collect(),
         recall: Recall::default(),
