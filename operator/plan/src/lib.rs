@@ -16,6 +16,7 @@ pub mod plan;
 pub mod profile;
 pub mod proof;
 pub mod scheduling;
+mod selection;
 pub mod step;
 pub mod target;
 #[cfg(test)]

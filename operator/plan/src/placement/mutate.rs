@@ -1,0 +1,231 @@
+//! The mutation of one pod.
+
+use std::collections::BTreeMap;
+
+use vnp_crds::{
+    EXPLAIN_ANNOTATION, OVERFLOW_LABEL, PLACED_BY_ANNOTATION, POOL_LABEL, PlacementMode, TRUE,
+    WEBHOOK_DISABLED, WEBHOOK_LABEL, compute_label, trigger_label, virtual_node,
+};
+
+use super::additions::Additions;
+use super::node_choice::{rules_out_virtual_nodes, speaks_of};
+use super::pod::{Aloof, PodView};
+use super::routes::{Kind, NAME_LABEL, Route, Routes};
+use super::{Mutation, Placing, Review, gpu};
+use crate::compute::GPU_HPN;
+
+type Labels = BTreeMap<String, String>;
+
+impl Placing {
+    /// What becomes of the pod. Applied to its own result it changes nothing: what was decided once is read from the pod.
+    pub fn mutate(&self, review: &Review<'_>) -> Mutation {
+        let pod = match PodView::read(review.pod) {
+            Ok(pod) => pod,
+            Err(unreadable) => {
+                return Mutation {
+                    unreadable: Some(unreadable),
+                    ..Mutation::default()
+                };
+            }
+        };
+        let explains = pod.annotation(EXPLAIN_ANNOTATION) == Some(TRUE);
+        let explain = |text: String| explains.then(|| format!("virtualnodes.dev: {text}"));
+        if let Some(why) = self.left_alone(&pod, review) {
+            return Mutation {
+                warnings: explain(why.to_owned()).into_iter().collect(),
+                ..Mutation::default()
+            };
+        }
+        let mut namespace = review.namespace_labels.clone();
+        namespace.insert(NAME_LABEL.to_owned(), review.namespace.to_owned());
+
+        let mut mutation = Mutation::default();
+        let mut additions = Additions::to(&pod);
+        let mut route = self.routes.of_pod(&pod, &namespace);
+        if let Some(unwilling) = route.filter(|_| rules_out_virtual_nodes(&pod)) {
+            let text = format!(
+                "{} selects the pod, whose own node selector or affinity rules out type={}; it is left as it is",
+                unwilling.id,
+                virtual_node::LABEL_VALUE
+            );
+            mutation.warnings.extend(explain(text));
+            route = None;
+        }
+        if let Some(route) = route {
+            PodOnRoute {
+                pod: &pod,
+                namespace: &namespace,
+                route,
+                routes: &self.routes,
+            }
+            .add_to(&mut additions);
+            mutation.warnings.extend(gpu_warning(&pod, &additions));
+        }
+        // The scheduler sees the labels that the pod ends with.
+        let labels = additions.all_labels();
+        let policy = self
+            .routes
+            .policies
+            .iter()
+            .find(|p| p.reach.has(&namespace, &labels));
+        if let Some(scheduler) = policy.and_then(|policy| policy.pool.scheduler.as_deref()) {
+            additions.schedule_by(scheduler);
+        }
+        let Some(by) = route.or(policy) else {
+            return mutation;
+        };
+        let lines = additions.lines().into_iter();
+        let lines = lines.map(|what| format!("{} added {what}", by.id));
+        mutation.warnings.extend(lines.filter_map(explain));
+        mutation.patch = additions.patch(&by.id);
+        mutation.placed_by = Some(by.id.clone());
+        mutation
+    }
+
+    /// Why no rule is asked at all.
+    fn left_alone(&self, pod: &PodView, review: &Review<'_>) -> Option<&'static str> {
+        let disabled = review.namespace_labels.get(WEBHOOK_LABEL).map(String::as_str);
+        if self.excluded.contains(review.namespace) {
+            return Some("pods of this namespace are left alone: what makes the cluster work runs here");
+        }
+        if disabled == Some(WEBHOOK_DISABLED) {
+            return Some("the namespace has the label virtualnodes.dev/webhook=disabled");
+        }
+        Some(match pod.aloof()? {
+            Aloof::Bound => "spec.nodeName is set; the pod is left as it is",
+            Aloof::Mirror => "mirror pods are left as they are",
+            Aloof::DaemonSet => "pods of DaemonSets are left as they are",
+            Aloof::Disabled => "the pod has the label virtualnodes.dev/webhook=disabled",
+        })
+    }
+}
+
+impl Routes {
+    /// The route that places the pod. The one that did so before does it again: what it added may have brought the pod
+    /// within reach of another.
+    fn of_pod(&self, pod: &PodView, namespace: &Labels) -> Option<&Route> {
+        let recorded = pod
+            .annotation(PLACED_BY_ANNOTATION)
+            .and_then(|id| self.places.iter().find(|route| route.id == id));
+        let none = Labels::new();
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+        recorded.or_else(|| {
+            self.places
+                .iter()
+                .find(|route| route.reach.has(namespace, labels))
+        })
+    }
+}
+
+/// One pod on its way to virtual nodes.
+struct PodOnRoute<'a> {
+    pod: &'a PodView,
+    namespace: &'a Labels,
+    route: &'a Route,
+    routes: &'a Routes,
+}
+
+impl PodOnRoute<'_> {
+    fn add_to(&self, additions: &mut Additions<'_>) {
+        if let Kind::Rule {
+            labels, annotations, ..
+        } = &self.route.kind
+        {
+            for (key, value) in labels {
+                additions.label(key, value);
+            }
+            for (key, value) in annotations {
+                additions.annotation(key, value);
+            }
+            if let Some(scheduler) = &self.route.pool.scheduler {
+                additions.schedule_by(scheduler);
+            }
+        }
+        let required = self.requires(additions);
+        self.add_compute(additions, required);
+        if required {
+            additions.node_label(virtual_node::LABEL, virtual_node::LABEL_VALUE);
+            self.add_pool(additions);
+            additions.tolerate();
+        } else if !self.pod.tolerates_virtual_nodes() {
+            additions.label(OVERFLOW_LABEL, &self.route.pool.name);
+        }
+    }
+
+    /// Only virtual nodes will do. A trigger on the pod, added by the rule itself even, says so whatever the mode.
+    fn requires(&self, additions: &Additions<'_>) -> bool {
+        let labels = additions.all_labels();
+        let mut triggers = self.routes.triggers();
+        match self.route.kind {
+            Kind::Rule { mode, .. } => {
+                mode == PlacementMode::Require || triggers.any(|t| t.reach.has(self.namespace, &labels))
+            }
+            Kind::Trigger | Kind::Policy => true,
+        }
+    }
+
+    /// Class, QoS and series where the pod says nothing. Class and QoS are a pair: who says one of them has chosen. The
+    /// series completes a class that is ours, or the same.
+    fn add_compute(&self, additions: &mut Additions<'_>, required: bool) {
+        let compute = &self.route.pool.compute;
+        if !compute.is_acs()
+            || self.means_eci(additions)
+            || (compute.gpu_only && !gpu::requests_gpu(self.pod))
+        {
+            return;
+        }
+        let class = compute.labels.get(compute_label::CLASS).map(String::as_str);
+        let (own_class, own_qos) = (
+            additions.says(compute_label::CLASS),
+            additions.says(compute_label::QOS),
+        );
+        let silent = own_class.is_none() && own_qos.is_none();
+        if !silent && own_class != class {
+            return;
+        }
+        for (key, value) in &compute.labels {
+            if silent || *key == compute_label::GPU_SERIES {
+                additions.label(key, value);
+            }
+        }
+        if !required {
+            return;
+        }
+        if let Some((key, value)) = compute.trigger().filter(|_| silent) {
+            additions.label(key, value);
+        }
+        for (key, value) in &compute.node_selector {
+            if !speaks_of(self.pod, key) {
+                additions.node_label(key, value);
+            }
+        }
+    }
+
+    /// A documented label asks for ECI, and no other for ACS.
+    fn means_eci(&self, additions: &Additions<'_>) -> bool {
+        let says = |key: &str| additions.says(key) == Some(TRUE);
+        let namespace = self.namespace.get(trigger_label::ECI).is_some_and(|v| v == TRUE);
+        let acs = says(trigger_label::ACS) || additions.says(compute_label::CLASS).is_some();
+        says(trigger_label::ECI) || says(trigger_label::LEGACY_ECI) || (namespace && !acs)
+    }
+
+    /// Pods of a rule run on the nodes of its pool. Not those of reserved GPU nodes, which belong to no pool (ACS
+    /// documentation on GPU-HPN: they are made from a capacity reservation).
+    fn add_pool(&self, additions: &mut Additions<'_>) {
+        let rule = matches!(self.route.kind, Kind::Rule { .. });
+        let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);
+        if rule && self.routes.several_pools && !reserved && !speaks_of(self.pod, POOL_LABEL) {
+            additions.node_label(POOL_LABEL, &self.route.pool.name);
+        }
+    }
+}
+
+/// GPU pods of ACS must have requests equal to limits, or the cloud refuses them when it is too late to say so here.
+fn gpu_warning(pod: &PodView, additions: &Additions<'_>) -> Option<String> {
+    additions.says(compute_label::CLASS)?;
+    let container = gpu::requests_gpu(pod).then(|| gpu::not_guaranteed(pod))??;
+    Some(format!(
+        "virtualnodes.dev: container {container} of a GPU pod has no limits for cpu and memory that equal its requests; ACS takes \
+         GPU pods of QoS class Guaranteed only"
+    ))
+}

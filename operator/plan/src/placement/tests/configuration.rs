@@ -1,0 +1,170 @@
+//! Which pods the API server would ask about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use kube::core::{Selector, SelectorExt};
+use serde_json::{Value, json};
+use vnp_crds::VirtualNodePool;
+
+use super::{labels, pool};
+use crate::placement::{Placing, Serving};
+
+type Labels = BTreeMap<String, String>;
+
+pub(super) const SERVING: Serving<'static> = Serving {
+    namespace: "virtualnodepool-system",
+    service: "virtualnodepool-webhook",
+    port: 443,
+    ca_bundle: b"PEM",
+};
+
+pub(super) fn configuration(pools: &[Arc<VirtualNodePool>]) -> Option<MutatingWebhookConfiguration> {
+    let raw = Placing::compile(pools).configuration(&SERVING)?;
+    Some(serde_json::from_value(raw).unwrap())
+}
+
+/// Whether the selectors of an entry have a pod with these labels; what CEL adds is not looked at.
+pub(super) fn asks(entry: &MutatingWebhook, namespace: &str, of: &Labels, pod: &Labels) -> bool {
+    let mut namespace_labels = of.clone();
+    namespace_labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+    let read = |selector: &Option<_>| Selector::try_from(Option::clone(selector).unwrap()).unwrap();
+    read(&entry.namespace_selector).matches(&namespace_labels) && read(&entry.object_selector).matches(pod)
+}
+
+fn names(pools: &[Arc<VirtualNodePool>]) -> Vec<String> {
+    let entries = configuration(pools).and_then(|c| c.webhooks).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+fn rule(name: &str, app: &str) -> Value {
+    json!({ "name": name, "mode": "Require", "podSelector": { "matchLabels": { "app": app } } })
+}
+
+#[test]
+fn nobody_asks_nothing_is_installed() {
+    for webhook in ["Vendor", "None"] {
+        let pool = pool(
+            "burst",
+            2026,
+            json!({ "placement": { "webhook": webhook, "rules": [rule("a", "a")] } }),
+        );
+        assert_eq!(configuration(&[pool]), None);
+    }
+    assert_eq!(configuration(&[]), None);
+}
+
+#[test]
+fn one_entry_for_each_rule_trigger_and_policy_that_names_a_scheduler() {
+    let scheduling = json!({
+        "schedulerName": "s",
+        "resourcePolicies": [{ "name": "p", "namespaces": ["shop"] }],
+    });
+    let first = pool(
+        "one",
+        2024,
+        json!({
+            "placement": { "rules": [rule("b", "b"), rule("a", "a")] }, "scheduling": scheduling,
+        }),
+    );
+    let unnamed = json!({ "resourcePolicies": [{ "name": "q", "namespaces": ["shop"] }] });
+    let void = json!({ "name": "void", "mode": "Require", "podSelector": { "matchExpressions": [
+        { "key": "x", "operator": "Exists" }, { "key": "x", "operator": "DoesNotExist" }] } });
+    let second = pool(
+        "two",
+        2025,
+        json!({
+            "placement": { "rules": [rule("same", "a"), rule("c", "c"), void] }, "scheduling": unnamed,
+        }),
+    );
+    let expected = [
+        "b.one.rules.virtualnodes.dev",
+        "a.one.rules.virtualnodes.dev",
+        "c.two.rules.virtualnodes.dev",
+        "pod-eci.triggers.virtualnodes.dev",
+        "pod-acs.triggers.virtualnodes.dev",
+        "pod-eci-legacy.triggers.virtualnodes.dev",
+        "namespace-eci.triggers.virtualnodes.dev",
+        "namespace-injection.triggers.virtualnodes.dev",
+        "p.one.policies.virtualnodes.dev",
+    ];
+    for pools in [[first.clone(), second.clone()], [second, first]] {
+        assert_eq!(names(&pools), expected);
+    }
+}
+
+#[test]
+fn an_entry_has_the_pods_of_its_rule_and_no_others() {
+    let selectors = json!({ "name": "a", "mode": "Require",
+        "namespaceSelector": { "matchLabels": { "team": "batch" } },
+        "podSelector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["report"] }] } });
+    let entries = configuration(&[pool(
+        "burst",
+        2026,
+        json!({ "placement": { "rules": [selectors] } }),
+    )]);
+    let entry = &entries.unwrap().webhooks.unwrap()[0];
+    let asks = |namespace: &str, of: &[(&str, &str)], pod: &[(&str, &str)]| {
+        asks(entry, namespace, &labels(of), &labels(pod))
+    };
+    let team = &[("team", "batch")][..];
+    let report = &[("app", "report")][..];
+    assert!(asks("shop", team, report));
+    assert!(!asks("shop", team, &[("app", "web")]));
+    assert!(!asks("shop", &[], report));
+    for system in ["kube-system", "kube-node-lease", "virtualnodepool-system"] {
+        assert!(!asks(system, team, report), "{system}");
+    }
+    let off = ("virtualnodes.dev/webhook", "disabled");
+    assert!(!asks("shop", &[team[0], off], report));
+    assert!(!asks("shop", team, &[report[0], off]));
+}
+
+#[test]
+fn the_whole_of_an_entry() {
+    let entries = configuration(&[pool(
+        "burst",
+        2026,
+        json!({ "placement": { "rules": [rule("a", "a")] } }),
+    )]);
+    let raw = json!(entries.unwrap());
+    assert_eq!(raw["metadata"]["name"], "virtualnodepool-affinity");
+    let mut entry = raw["webhooks"][0].clone();
+    let conditions = entry["matchConditions"].take();
+    assert!(
+        conditions.as_array().unwrap().len() <= 64,
+        "the API server takes 64"
+    );
+    assert_eq!(
+        entry,
+        json!({
+            "name": "a.burst.rules.virtualnodes.dev",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {
+                "caBundle": "UEVN",
+                "service": { "namespace": "virtualnodepool-system", "name": "virtualnodepool-webhook",
+                             "path": "/mutate", "port": 443 },
+            },
+            "failurePolicy": "Ignore",
+            "matchConditions": null,
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": { "matchExpressions": [
+                { "key": "kubernetes.io/metadata.name", "operator": "NotIn",
+                  "values": ["kube-node-lease", "kube-system", "virtualnodepool-system"] },
+                { "key": "virtualnodes.dev/webhook", "operator": "NotIn", "values": ["disabled"] },
+            ] },
+            "objectSelector": {
+                "matchLabels": { "app": "a" },
+                "matchExpressions": [
+                    { "key": "virtualnodes.dev/webhook", "operator": "NotIn", "values": ["disabled"] },
+                ],
+            },
+            "reinvocationPolicy": "IfNeeded",
+            "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+                        "scope": "Namespaced" }],
+            "sideEffects": "None",
+            "timeoutSeconds": 2,
+        })
+    );
+}

@@ -1,0 +1,415 @@
+//! Properties over generated pods of the real schema and generated pools.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+    PreferredSchedulingTerm, ResourceRequirements, Toleration,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+use vnp_crds::VirtualNodePool;
+
+use super::configuration::{asks, configuration};
+use super::{labels, may_run_on, patched, pool, virtual_node};
+use crate::placement::{Mutation, Placing, Review};
+
+type Map = BTreeMap<String, String>;
+
+/// Labels that anything here looks at, with values that count and ones that do not.
+const LABELS: [(&str, &str); 16] = [
+    ("app", "web"),
+    ("app", "job"),
+    ("tier", "a"),
+    ("alibabacloud.com/eci", "true"),
+    ("alibabacloud.com/eci", "false"),
+    ("alibabacloud.com/acs", "true"),
+    ("eci", "true"),
+    ("alibabacloud.com/compute-class", "gpu"),
+    ("alibabacloud.com/compute-class", "gpu-hpn"),
+    ("alibabacloud.com/compute-class", "performance"),
+    ("alibabacloud.com/compute-qos", "default"),
+    ("alibabacloud.com/compute-qos", "best-effort"),
+    ("alibabacloud.com/gpu-model-series", "A10"),
+    ("virtualnodes.dev/overflow", "other"),
+    ("virtualnodes.dev/webhook", "disabled"),
+    ("x", "y"),
+];
+
+const NAMESPACE_LABELS: [(&str, &str); 4] = [
+    ("alibabacloud.com/eci", "true"),
+    ("virtual-node-affinity-injection", "enabled"),
+    ("team", "a"),
+    ("team", "b"),
+];
+
+const ANNOTATIONS: [(&str, &str); 6] = [
+    ("k8s.aliyun.com/eci-use-specs", "1-2Gi"),
+    ("virtualnodes.dev/explain", "true"),
+    ("virtualnodes.dev/placed-by", "p0/r1"),
+    ("virtualnodes.dev/placed-by", "gone/x"),
+    ("kubernetes.io/config.mirror", "x"),
+    ("a~b/c", "d"),
+];
+
+fn some_of(pairs: &'static [(&'static str, &'static str)], most: usize) -> impl Strategy<Value = Map> {
+    prop::collection::vec(select(pairs), 0..=most).prop_map(|pairs| {
+        let owned = pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+        owned.collect()
+    })
+}
+
+fn requirement() -> impl Strategy<Value = NodeSelectorRequirement> {
+    let key = select(vec![
+        "type",
+        "zone",
+        "virtualnodes.dev/pool",
+        "alibabacloud.com/gpu-model-series",
+    ]);
+    let value = select(vec!["virtual-kubelet", "a", "p1", "T4"]);
+    (key, select(vec!["In", "NotIn", "Exists", "DoesNotExist"]), value).prop_map(|(key, operator, value)| {
+        NodeSelectorRequirement {
+            key: key.to_owned(),
+            operator: operator.to_owned(),
+            values: operator.ends_with("In").then(|| vec![value.to_owned()]),
+        }
+    })
+}
+
+fn term() -> impl Strategy<Value = NodeSelectorTerm> {
+    let field = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec!["n".to_owned()]),
+    };
+    (
+        of(prop::collection::vec(requirement(), 0..3)),
+        of(Just(vec![field])),
+    )
+        .prop_map(|(match_expressions, match_fields)| NodeSelectorTerm {
+            match_expressions,
+            match_fields,
+        })
+}
+
+fn node_affinity() -> impl Strategy<Value = NodeAffinity> {
+    let preferred = term().prop_map(|preference| {
+        vec![PreferredSchedulingTerm {
+            preference,
+            weight: 1,
+        }]
+    });
+    (of(prop::collection::vec(term(), 0..3)), of(preferred)).prop_map(|(terms, preferred)| NodeAffinity {
+        required_during_scheduling_ignored_during_execution: terms
+            .map(|node_selector_terms| NodeSelector { node_selector_terms }),
+        preferred_during_scheduling_ignored_during_execution: preferred,
+    })
+}
+
+fn toleration() -> impl Strategy<Value = Toleration> {
+    let key = of(select(vec!["virtual-kubelet.io/provider", "other"]));
+    let operator = of(select(vec!["Exists", "Equal"]));
+    let value = of(select(vec!["alibabacloud", "azure"]));
+    let effect = of(select(vec!["NoSchedule", "NoExecute"]));
+    (key, operator, value, effect).prop_map(|(key, operator, value, effect)| {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Toleration {
+            key: owned(key),
+            operator: owned(operator),
+            value: owned(value),
+            effect: owned(effect),
+            ..Toleration::default()
+        }
+    })
+}
+
+fn container() -> impl Strategy<Value = Container> {
+    let quantity = || of(select(vec!["0", "1", "2Gi"]));
+    let list = move || {
+        of(
+            (quantity(), quantity(), quantity()).prop_map(|(cpu, memory, gpu)| {
+                let pairs = [("cpu", cpu), ("memory", memory), ("nvidia.com/gpu", gpu)];
+                let set = pairs
+                    .into_iter()
+                    .filter_map(|(k, v)| Some((k.to_owned(), Quantity(v?.to_owned()))));
+                set.collect::<BTreeMap<_, _>>()
+            }),
+        )
+    };
+    (of((list(), list())), of(Just("Always"))).prop_map(|(resources, restart_policy)| Container {
+        name: "c".to_owned(),
+        resources: resources.map(|(limits, requests)| ResourceRequirements {
+            limits,
+            requests,
+            ..ResourceRequirements::default()
+        }),
+        restart_policy: restart_policy.map(str::to_owned),
+        ..Container::default()
+    })
+}
+
+fn metadata() -> impl Strategy<Value = ObjectMeta> {
+    let owner =
+        (select(vec!["ReplicaSet", "DaemonSet", "Job"]), of(any::<bool>())).prop_map(|(kind, controller)| {
+            vec![OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                kind: kind.to_owned(),
+                controller,
+                ..OwnerReference::default()
+            }]
+        });
+    (of(some_of(&LABELS, 5)), of(some_of(&ANNOTATIONS, 3)), of(owner)).prop_map(
+        |(labels, annotations, owner_references)| ObjectMeta {
+            labels,
+            annotations,
+            owner_references,
+            ..ObjectMeta::default()
+        },
+    )
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let selector = some_of(
+        &[
+            ("type", "virtual-kubelet"),
+            ("type", "ssd"),
+            ("zone", "a"),
+            ("virtualnodes.dev/pool", "p1"),
+        ],
+        2,
+    );
+    let spec = (
+        of(selector),
+        of(of(node_affinity())),
+        of(prop::collection::vec(toleration(), 0..3)),
+        prop::collection::vec(container(), 1..3),
+        of(prop::collection::vec(container(), 0..2)),
+        of(select(vec!["default-scheduler", "", "mine"])),
+        prop::option::weighted(0.1, Just("node")),
+    );
+    (metadata(), spec).prop_map(
+        |(metadata, (node_selector, affinity, tolerations, containers, init_containers, scheduler, node))| {
+            json!(Pod {
+                metadata,
+                spec: Some(PodSpec {
+                    node_selector,
+                    affinity: affinity.map(|node_affinity| Affinity {
+                        node_affinity,
+                        ..Affinity::default()
+                    }),
+                    tolerations,
+                    containers,
+                    init_containers,
+                    scheduler_name: scheduler.map(str::to_owned),
+                    node_name: node.map(str::to_owned),
+                    ..PodSpec::default()
+                }),
+                ..Pod::default()
+            })
+        },
+    )
+}
+
+fn label_selector(pairs: &'static [(&'static str, &'static str)]) -> impl Strategy<Value = Value> {
+    prop_oneof![
+        some_of(pairs, 1).prop_map(|labels| json!({ "matchLabels": labels })),
+        (select(pairs), select(vec!["Exists", "DoesNotExist"])).prop_map(
+            |((key, _), operator)| json!({ "matchExpressions": [{ "key": key, "operator": operator }] })
+        ),
+        (select(pairs), select(vec!["In", "NotIn"])).prop_map(|((key, value), operator)| json!({
+            "matchExpressions": [{ "key": key, "operator": operator, "values": [value] }]
+        })),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let pods = label_selector(&LABELS);
+    let namespaces = label_selector(&NAMESPACE_LABELS);
+    (
+        of(pods),
+        of(namespaces),
+        select(vec!["Require", "Prefer"]),
+        some_of(&LABELS[..14], 2),
+        some_of(&ANNOTATIONS[..1], 1),
+    )
+        .prop_map(|(pods, namespaces, mode, labels, annotations)| {
+            json!({
+                "podSelector": pods, "namespaceSelector": namespaces, "mode": mode,
+                "labels": labels, "annotations": annotations,
+            })
+        })
+}
+
+fn spec() -> impl Strategy<Value = Value> {
+    let defaults = select(vec![
+        json!(null),
+        json!({ "class": "performance", "qos": "best-effort" }),
+        json!({ "class": "gpu", "gpuModelSeries": "T4" }),
+        json!({ "class": "gpu-hpn", "qos": "default", "gpuModelSeries": "T4" }),
+    ]);
+    let policy = label_selector(&NAMESPACE_LABELS)
+        .prop_map(|s| json!([{ "name": "p", "namespaceSelector": s, "selector": { "tier": "a" } }]));
+    let webhook = select(vec!["Operator", "Operator", "None"]);
+    let scheduler = of(Just("ack-co-scheduler"));
+    (defaults, webhook, prop::collection::vec(rule(), 0..3), of(policy), scheduler).prop_map(
+        |(defaults, webhook, mut rules, policies, scheduler)| {
+            for (index, rule) in rules.iter_mut().enumerate() {
+                rule["name"] = json!(format!("r{index}"));
+            }
+            json!({
+                "computeDefaults": defaults,
+                "placement": { "webhook": webhook, "rules": rules },
+                "scheduling": { "schedulerName": scheduler, "resourcePolicies": policies.unwrap_or(json!([])) },
+            })
+        },
+    )
+}
+
+fn pools() -> impl Strategy<Value = Vec<Arc<VirtualNodePool>>> {
+    prop::collection::vec(spec(), 1..4).prop_map(|specs| {
+        let named = specs.into_iter().zip(2020..).enumerate();
+        named
+            .map(|(index, (spec, year))| pool(&format!("p{index}"), year, spec))
+            .collect()
+    })
+}
+
+fn mutate(pools: &[Arc<VirtualNodePool>], pod: &Value, namespace_labels: &Map) -> Mutation {
+    Placing::compile(pools).mutate(&Review {
+        pod,
+        namespace: "shop",
+        namespace_labels,
+    })
+}
+
+/// Every key of `before` has its value in `after`.
+fn survives(before: &Value, after: &Value, path: &str, except: &str) -> Result<(), TestCaseError> {
+    for (key, value) in before
+        .pointer(path)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        if key != except {
+            prop_assert_eq!(
+                after.pointer(path).and_then(|m| m.get(key)),
+                Some(value),
+                "{}",
+                path
+            );
+        }
+    }
+    Ok(())
+}
+
+const TERMS: &str =
+    "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+
+fn list<'a>(pod: &'a Value, path: &str) -> &'a [Value] {
+    pod.pointer(path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn twice_is_once(pools in pools(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2)) {
+        let first = mutate(&pools, &pod, &namespace);
+        prop_assert_eq!(&first.unreadable, &None);
+        let stored = patched(&pod, &first);
+        let second = mutate(&pools, &stored, &namespace);
+        prop_assert_eq!(json!(second.patch), json!([]), "{}", stored);
+    }
+
+    #[test]
+    fn the_result_is_a_pod_in_which_its_own_values_survive(
+        pools in pools(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let after = patched(&pod, &mutate(&pools, &pod, &namespace));
+        let read: Result<Pod, _> = serde_json::from_value(after.clone());
+        prop_assert!(read.is_ok(), "{}", after);
+        survives(&pod, &after, "/metadata/labels", "")?;
+        survives(&pod, &after, "/metadata/annotations", "virtualnodes.dev/placed-by")?;
+        survives(&pod, &after, "/spec/nodeSelector", "")?;
+        let own = list(&pod, "/spec/tolerations");
+        prop_assert_eq!(&list(&after, "/spec/tolerations")[..own.len()], own);
+        prop_assert!(list(&after, "/spec/tolerations").len() <= own.len() + 1);
+        if pod["spec"]["schedulerName"] == "mine" {
+            prop_assert_eq!(&after["spec"]["schedulerName"], "mine");
+        }
+        let (terms, before) = (list(&after, TERMS), list(&pod, TERMS));
+        prop_assert_eq!(terms.len(), before.len());
+        for (term, own) in terms.iter().zip(before) {
+            let own = list(own, "/matchExpressions");
+            prop_assert_eq!(&list(term, "/matchExpressions")[..own.len()], own);
+        }
+        // Nothing else is touched.
+        let mut rest = after.clone();
+        for path in ["/metadata/labels", "/metadata/annotations", "/spec/nodeSelector", "/spec/tolerations",
+                     "/spec/schedulerName", TERMS] {
+            let (section, field) = path.rsplit_once('/').unwrap();
+            let own = pod.pointer(path).cloned();
+            let Some(object) = rest.pointer_mut(section).and_then(Value::as_object_mut) else { continue };
+            match own {
+                Some(own) => object.insert(field.to_owned(), own),
+                None => object.remove(field),
+            };
+        }
+        prop_assert_eq!(rest, pod);
+    }
+
+    /// Required terms are ANDed, never widened: where the pod may run afterwards is where it might before, or fewer nodes.
+    #[test]
+    fn no_new_node_is_allowed(pools in pools(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2)) {
+        let mutation = mutate(&pools, &pod, &namespace);
+        let after = patched(&pod, &mutation);
+        let ordinary = [labels(&[]), labels(&[("zone", "a")]), labels(&[("type", "ssd")])];
+        let series = ("alibabacloud.com/gpu-model-series", "T4");
+        let reserved = labels(&[("type", "virtual-kubelet"), series]);
+        let nodes = ordinary.iter().cloned().chain(["p0", "p1", "p2"].map(virtual_node)).chain([reserved]);
+        let mut virtual_before = false;
+        let mut virtual_after = false;
+        for node in nodes {
+            let (before, now) = (may_run_on(&pod, &node), may_run_on(&after, &node));
+            prop_assert!(before || !now, "{:?} {}", node, after);
+            if node.get("type").is_some_and(|v| v == "virtual-kubelet") {
+                virtual_before |= before;
+                virtual_after |= now;
+            }
+        }
+        let placed = pod["spec"]["nodeSelector"]["type"] != after["spec"]["nodeSelector"]["type"];
+        if placed {
+            for node in &ordinary {
+                prop_assert!(!may_run_on(&after, node), "{}", after);
+            }
+            for term in list(&after, TERMS) {
+                let wanted = json!({ "key": "type", "operator": "In", "values": ["virtual-kubelet"] });
+                let expressions = list(term, "/matchExpressions");
+                let empty = expressions.is_empty() && list(term, "/matchFields").is_empty();
+                prop_assert!(empty || expressions.contains(&wanted), "{}", after);
+            }
+        }
+        // A pool's own nodes are asked for only by a rule of several pools; then the pod may have none of them in reach.
+        let narrowed = after["spec"]["nodeSelector"] != json!({ "type": "virtual-kubelet" });
+        prop_assert!(!virtual_before || virtual_after || narrowed, "{}", after);
+    }
+
+    /// The API server asks about every pod that something means, and about no other.
+    #[test]
+    fn the_configuration_has_the_pods_that_are_placed(
+        pools in pools(), own in some_of(&LABELS, 4), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let pod = json!({ "metadata": { "labels": own }, "spec": { "containers": [] } });
+        let meant = mutate(&pools, &pod, &namespace).placed_by.is_some();
+        let entries = configuration(&pools).and_then(|c| c.webhooks).unwrap_or_default();
+        let asked = entries.iter().any(|entry| asks(entry, "shop", &namespace, &own));
+        prop_assert_eq!(asked, meant);
+    }
+}
