@@ -42,8 +42,8 @@ pub fn overflows(pod: &WaitingPod) -> bool {
     pod.unschedulable && !pod.nominated && !pod.deleting && !pod.tolerates
 }
 
-/// The tests hold it to the pod that was seen: one that has been bound meanwhile has another version.
-fn tolerate(pod: &WaitingPod) -> Tolerate {
+/// The change for one pod. Its tests hold it to the pod that was seen: one that has been bound meanwhile has another version.
+pub fn tolerate(pod: &WaitingPod) -> Tolerate {
     let test = |field: &'static str, value: &str| {
         PatchOperation::Test(TestOperation {
             path: PointerBuf::from_tokens(["metadata", field]),

@@ -477,9 +477,21 @@ fn a_policy_that_is_not_asked_for_any_more_goes() {
     assert!(gone(&after));
     change(&mut after, |p| p.deleting = true);
     assert_eq!(plan(&after).steps, [], "once");
-    assert_eq!(plan_scheduling(&before, false).steps, []);
     delete(&mut before);
     assert!(gone(&before), "and with the pool, accepted or not");
+}
+
+#[test]
+fn a_pool_that_is_refused_writes_and_removes_nothing() {
+    let mut asks = seen(web());
+    assert_eq!(plan(&asks).steps.len(), 1);
+    let part = plan_scheduling(&asks, false);
+    assert_eq!(part.steps, []);
+    assert_eq!(only(&part).0, SchedulingState::Pending);
+    settle(&mut asks);
+    let mut asks_no_more = seen(json!([]));
+    asks_no_more.scheduling = asks.scheduling;
+    assert_eq!(plan_scheduling(&asks_no_more, false).steps, []);
 }
 
 #[test]
