@@ -39,11 +39,15 @@ pub(super) struct Outflow {
     present: Look,
     past: VecDeque<Look>,
     limit: Option<f64>,
+    /// When the limit became what it is.
+    since: Option<Timestamp>,
 }
 
 /// What the newest order of a node said.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    /// Being deleted, and not due yet.
+    pending: u32,
     overdue: u32,
     departed: u64,
 }
@@ -75,6 +79,7 @@ impl Outflow {
     pub(super) fn see(&mut self, order: &DrainOrder, full: Option<f64>, now: Timestamp) -> bool {
         let lowered = self.look(full, now);
         let seen = Seen {
+            pending: order.terminating.saturating_sub(order.overdue),
             overdue: order.overdue,
             departed: order.departed,
         };
@@ -98,6 +103,15 @@ impl Outflow {
 
     /// Ends the look under way when its time is over, and draws the conclusion.
     fn look(&mut self, full: Option<f64>, now: Timestamp) -> bool {
+        let before = self.limit;
+        let lowered = self.conclude(full, now);
+        if self.limit != before {
+            self.since = Some(now);
+        }
+        lowered
+    }
+
+    fn conclude(&mut self, full: Option<f64>, now: Timestamp) -> bool {
         let begun = *self.begun.get_or_insert(now);
         let passed = now.duration_since(begun);
         if passed < LOOK {
@@ -127,8 +141,11 @@ impl Outflow {
             self.limit = Some(limit.max((BELOW * look.rate()).min(limit * QUICK_GAIN)));
             return false;
         }
-        let in_step = look.rate() <= self.limit.unwrap_or(ANY);
-        self.grow(if in_step { GAIN } else { QUICK_GAIN }, full);
+        if self.shows(now) {
+            // What has disappeared in time is no risk; more than that is tried step by step.
+            let limit = self.limit.unwrap_or(ANY);
+            self.grow((look.rate() / limit).clamp(GAIN, QUICK_GAIN), full);
+        }
         false
     }
 
@@ -137,6 +154,18 @@ impl Outflow {
     fn works_off_a_queue(&self, look: &Look) -> bool {
         let overdue: u64 = self.nodes.values().map(|n| u64::from(n.overdue)).sum();
         overdue > look.departed && (look.growth < 0 || look.departed == 0)
+    }
+
+    /// What was evicted since the limit is what it is has come due: only from then on does a look show what it does.
+    fn shows(&self, now: Timestamp) -> bool {
+        let (Some(limit), Some(since)) = (self.limit, self.since) else {
+            return true;
+        };
+        let pending: u32 = self
+            .nodes
+            .values()
+            .fold(0, |sum, n| sum.saturating_add(n.pending));
+        f64::from(pending) <= limit * now.duration_since(since).as_secs_f64()
     }
 
     fn follow(&mut self, full: Option<f64>) -> bool {
