@@ -39,8 +39,14 @@ pub(crate) fn account(cluster: &Cluster) {
                     .map(|p| name(p).to_owned())
                     .collect();
                 let status = &mut budget["status"];
-                if let Some(disrupted) = status["disruptedPods"].as_object_mut() {
+                let mut disrupted = status["disruptedPods"].take();
+                if let Some(disrupted) = disrupted.as_object_mut() {
                     disrupted.retain(|pod, _| going.contains(pod));
+                }
+                *status = json!({});
+                // Empty, it is left out.
+                if disrupted.as_object().is_some_and(|d| !d.is_empty()) {
+                    status["disruptedPods"] = disrupted;
                 }
                 status["disruptionsAllowed"] = json!(allowed);
                 status["currentHealthy"] = json!(healthy);
