@@ -89,6 +89,10 @@ wire_enum! {
         CrdMissing = "CRDMissing",
         /// Nothing was asked for, or it is switched off.
         NotRequired,
+        /// The webhook answers the API server as it should.
+        Verified,
+        /// The webhook is not served, or the API server gets no answer from it.
+        WebhookUnavailable,
         /// Condition Accepted is True.
         Accepted,
         /// Enough nodes are available.

@@ -111,13 +111,16 @@ impl AuditLog {
             .collect()
     }
 
-    /// What `user` wrote since `since`, refused attempts included. Lease renewals count; filter them where they may.
+    /// What `user` wrote since `since`, refused attempts included and dry runs not. Lease renewals count; filter them where
+    /// they may.
     ///
     /// # Errors
     /// As [`Self::events`].
     pub fn writes_by(&self, user: &str, since: Timestamp) -> Result<Vec<AuditEvent>> {
         let mut events = self.events()?;
-        events.retain(|event| event.user == user && event.received >= since && event.is_write());
+        events.retain(|event| {
+            event.user == user && event.received >= since && event.is_write() && !event.is_dry_run()
+        });
         Ok(events)
     }
 

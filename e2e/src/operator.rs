@@ -57,7 +57,7 @@ impl Operator {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let kubeconfig = environment.install_operator().await?;
         let binary = binary().await?;
-        let [health, metrics] = free_ports()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [health, metrics, webhook] = free_ports()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut command = Command::new(binary);
         command
             .arg("run")
@@ -66,6 +66,11 @@ impl Operator {
                 &health.to_string(),
                 "--metrics-addr",
                 &metrics.to_string(),
+                "--webhook-addr",
+                &webhook.to_string(),
+                // There is no Service network between the API server and here.
+                "--webhook-url",
+                &format!("https://{webhook}/mutate"),
             ])
             .args(&options.args)
             .env("KUBECONFIG", kubeconfig)

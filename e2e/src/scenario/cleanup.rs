@@ -35,6 +35,8 @@ impl Scenario<'_> {
         .await?;
         self.kubectl("delete nodes --selector type=virtual-kubelet --wait=false")
             .await?;
+        self.kubectl("delete mutatingwebhookconfiguration virtualnodepool-affinity --ignore-not-found")
+            .await?;
         self.kubectl("delete configmap eci-profile --namespace kube-system --ignore-not-found")
             .await?;
         self.kubectl(&format!(

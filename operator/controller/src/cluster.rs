@@ -1,4 +1,4 @@
-//! The cluster loop: what derives from all pools together, for now the profile.
+//! The cluster loop: what derives from all pools together: the profile and the webhook.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use vnp_plan::observed::OperatorFacts;
 use vnp_plan::profile::{ClusterObserved, PoolInCluster, SetBack, SetBackHistory, plan_profile};
 use vnp_plan::workload::rolled;
 
+use crate::admission::keeper::{Keeper, Kept};
 use crate::apply::{Applier, Retry};
 use crate::observe::cluster::{CLUSTER_KEY, Cluster};
 use crate::observe::sight::Sight;
@@ -35,6 +36,8 @@ pub struct ClusterLoop {
     pub cluster: Arc<Cluster>,
     /// Carries out steps.
     pub applier: Applier,
+    /// Keeps the webhook's certificates and configuration; `None` when this operator serves none.
+    pub webhook: Option<Keeper>,
     /// Counts.
     pub metrics: Metrics,
     /// How this operator was started, and its term.
@@ -43,7 +46,8 @@ pub struct ClusterLoop {
     pub failures: Mutex<u32>,
 }
 
-/// How a pass ended.
+/// How a pass ended, in the order of what is told of two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Done,
     Waiting,
@@ -67,7 +71,10 @@ impl ClusterLoop {
 
     async fn reconcile(&self) {
         let began = Instant::now();
-        let end = self.pass(self.cluster.clock.read()).await;
+        let clock = self.cluster.clock.read();
+        // Each for itself: what keeps one from its end must not hold back the other.
+        let (profile, (webhook, due)) = futures::join!(self.pass(clock), self.keep_webhook(clock.now));
+        let end = profile.max(webhook);
         let queue = &self.cluster.cluster_queue;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         *failures = if matches!(end, End::Failed) {
@@ -76,7 +83,7 @@ impl ClusterLoop {
             0
         };
         let (result, wait) = match end {
-            End::Done => ("ok", spread(REPAIR, 0.2)),
+            End::Done => ("ok", spread(REPAIR, 0.2).min(due)),
             End::Waiting => ("waiting", LOOK_AGAIN),
             End::LookAgain => ("ok", LOOK_AGAIN),
             End::Failed => ("error", pause(*failures)),
@@ -88,6 +95,24 @@ impl ClusterLoop {
         queue.wake_at(CLUSTER_KEY, again);
         self.metrics
             .reconciled("cluster", result, began.elapsed().as_secs_f64());
+    }
+
+    /// How that ended, and when time alone makes something due.
+    async fn keep_webhook(&self, now: Timestamp) -> (End, Duration) {
+        let Some(keeper) = &self.webhook else {
+            return (End::Done, Duration::MAX);
+        };
+        let end = match keeper.pass(now).await {
+            Kept::Until(due) => {
+                let due = Duration::try_from(due.duration_since(now));
+                return (End::Done, due.unwrap_or(LOOK_AGAIN).max(LOOK_AGAIN));
+            }
+            Kept::Written => End::Done,
+            Kept::Waiting | Kept::Moved(Retry::Stop) => End::Waiting,
+            Kept::Moved(_) => End::LookAgain,
+            Kept::Failed => End::Failed,
+        };
+        (end, Duration::MAX)
     }
 
     async fn pass(&self, clock: Reading) -> End {

@@ -1,5 +1,6 @@
 //! The VirtualNodePool operator: observes the cluster, lets `vnp-plan` decide, applies, reports.
 
+pub mod admission;
 pub mod apply;
 pub mod cluster;
 pub mod drain;

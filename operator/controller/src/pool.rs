@@ -390,6 +390,9 @@ fn word(step: &Step) -> &'static str {
         Step::DeleteProfile { .. } => "delete the profile",
         Step::ApplyPolicy(_) => "apply a ResourcePolicy",
         Step::DeletePolicy { .. } => "delete a ResourcePolicy",
+        Step::WriteCertificates(_) => "write the webhook's certificates",
+        Step::ApplyWebhook { .. } => "apply the webhook's configuration",
+        Step::DeleteWebhook { .. } => "delete the webhook's configuration",
         Step::Tolerate(_) => "let a pod overflow",
         Step::RecordAudit(_) => "record the audit trail",
     }

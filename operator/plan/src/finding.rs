@@ -36,6 +36,13 @@ pub enum Finding {
         /// Names the policy or the object.
         message: String,
     },
+    /// The webhook does not do what the pool asks of it: WebhookReady=False.
+    Webhook {
+        /// What is the matter.
+        fault: WebhookFault,
+        /// Says what helps.
+        message: String,
+    },
     /// A person must act: Stalled=True.
     Stalled {
         /// Exact reason.
@@ -73,6 +80,21 @@ pub enum ProfileState {
     Unreadable,
     /// The provider did not take it.
     Rejected,
+}
+
+/// Why WebhookReady is not True; the last one that applies is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WebhookFault {
+    /// Not looked at yet.
+    Unknown,
+    /// Not written yet.
+    Pending,
+    /// This operator serves none.
+    Off,
+    /// An object of somebody else has the name.
+    Foreign,
+    /// It is not asked, or does not answer.
+    Unanswered,
 }
 
 /// Why SchedulingReady is False; the last one that applies is told.

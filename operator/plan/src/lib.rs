@@ -21,6 +21,7 @@ pub mod step;
 pub mod target;
 #[cfg(test)]
 mod testing;
+pub mod webhook;
 pub mod workload;
 
 pub use pass::{drained, plan};

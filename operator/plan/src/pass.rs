@@ -12,7 +12,7 @@ use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
 use crate::target::target;
 use crate::workload::{DrainState, plan_workload, roll_in_step};
-use crate::{pause, profile, scheduling};
+use crate::{pause, profile, scheduling, webhook};
 
 /// Plans one pass.
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
@@ -52,6 +52,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     plan.findings.extend(workload.findings);
     plan.findings.extend(profile::profile_findings(seen));
     plan.findings.extend(policies.findings);
+    plan.findings.extend(webhook::webhook_findings(seen));
     plan.wake_at = drain
         .wake_at
         .into_iter()

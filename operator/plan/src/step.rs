@@ -1,8 +1,10 @@
 //! What a plan may ask for. A `Step` is exactly one write to the API server with its preconditions, or it is nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use json_patch::Patch;
+use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use crate::observed::ObjectKey;
@@ -131,6 +133,24 @@ pub enum Step {
     },
     /// JSON patch of a pod that waits for a node: appends the toleration of virtual nodes, tests UID and resourceVersion.
     Tolerate(Tolerate),
+    /// Writes the Secret with the webhook's certificates: a POST when it is absent, else a merge patch with its
+    /// resourceVersion.
+    WriteCertificates(CertificateWrite),
+    /// Server-side apply of the MutatingWebhookConfiguration, field manager [`vnp_crds::FIELD_MANAGER`]: not forced when it is
+    /// not there yet, forced and with its UID when it is ours.
+    ApplyWebhook {
+        /// It is not there yet.
+        create: bool,
+        /// The apply body.
+        body: Value,
+    },
+    /// Deletes the MutatingWebhookConfiguration; both are preconditions.
+    DeleteWebhook {
+        /// Its UID.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
     /// Writes records into the ConfigMap `vnp-audit-<pool>`: a POST when it is absent, else a merge patch with its
     /// resourceVersion.
     RecordAudit(AuditPatch),
@@ -208,6 +228,27 @@ pub struct Tolerate {
     pub pod: ObjectKey,
     /// The operations; the first two test UID and resourceVersion.
     pub patch: Patch,
+}
+
+/// The Secret with the webhook's certificates, as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateWrite {
+    /// The Secret.
+    pub secret: ObjectKey,
+    /// Its resourceVersion, `None` when it is absent.
+    pub resource_version: Option<String>,
+    /// Its values.
+    pub data: SecretData,
+}
+
+/// Values of a Secret. They are not shown.
+#[derive(Clone, PartialEq)]
+pub struct SecretData(pub BTreeMap<String, ByteString>);
+
+impl fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Changed keys of the ConfigMap with the audit trail.

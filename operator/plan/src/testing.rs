@@ -189,6 +189,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         profile_rejection: None,
         scheduling: Default::default(),
         kubernetes: None,
+        webhook: Default::default(),
         overflow: Default::default(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),

@@ -10,6 +10,7 @@ mod pods;
 mod policies;
 mod pool_object;
 mod profile;
+mod webhook;
 mod workload;
 mod write;
 
@@ -140,6 +141,14 @@ impl Applier {
             .await
     }
 
+    /// Executes one step that depends on no pool.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when it was not carried out.
+    pub async fn run_cluster(&self, step: &Step) -> Result<(), ApplyError> {
+        self.step(&PoolRef::default(), step).await
+    }
+
     async fn run_track(&self, pool: &PoolRef, track: &Track) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for step in &track.steps {
@@ -186,6 +195,12 @@ impl Applier {
             Step::CreateProfile(patch) => profile::create(writer, patch).await,
             Step::PatchProfile(patch) => profile::patch(writer, patch).await,
             Step::ApplyPolicy(apply) => policies::apply(writer, apply).await,
+            Step::WriteCertificates(write) => webhook::certificates(writer, write).await,
+            Step::ApplyWebhook { create, body } => webhook::apply(writer, *create, body).await,
+            Step::DeleteWebhook {
+                uid,
+                resource_version,
+            } => webhook::delete(writer, uid, resource_version).await,
             Step::DeletePolicy { policy, uid } => policies::delete(writer, policy, uid).await,
             Step::Tolerate(tolerate) => pods::tolerate(writer, &tolerate.pod, &tolerate.patch).await,
             Step::RecordAudit(patch) => audit::record(writer, pool, patch).await,

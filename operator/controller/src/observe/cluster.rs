@@ -22,6 +22,7 @@ use super::pods::{PodChange, PodShelf};
 use super::scheduler::Scheduler;
 use super::scope::{self, Scope};
 use super::version::KubernetesVersion;
+use super::webhook::Webhook;
 use crate::runtime::clock::Clock;
 use crate::runtime::queue::Queue;
 
@@ -67,6 +68,8 @@ pub struct Cluster {
     pub overflow: Overflow,
     /// Which Kubernetes this is.
     pub kubernetes: KubernetesVersion,
+    /// The webhook.
+    pub webhook: Webhook,
     /// What time it is.
     pub clock: Clock,
     /// Signs of life.
@@ -140,6 +143,7 @@ impl Cluster {
             scheduler: Scheduler::default(),
             overflow: Overflow::default(),
             kubernetes: KubernetesVersion::default(),
+            webhook: Webhook::default(),
             clock,
             heartbeats: Heartbeats::default(),
             memories: Arc::default(),
@@ -241,7 +245,7 @@ impl Cluster {
         }
     }
 
-    fn wake(&self, pool: &VirtualNodePool) {
+    pub(super) fn wake(&self, pool: &VirtualNodePool) {
         self.pool_queue
             .wake(pool.metadata.name.as_deref().unwrap_or_default());
     }
@@ -271,6 +275,7 @@ impl Cluster {
         } = told
         else {
             self.rescope();
+            self.place();
             self.wake_all();
             return;
         };
@@ -298,6 +303,7 @@ impl Cluster {
         }
         if !same && self.pools.complete() {
             self.rescope();
+            self.place();
             // Pools contradict each other, so what one asks for concerns all.
             self.wake_all();
         }

@@ -15,6 +15,7 @@ pub mod scope;
 pub mod sight;
 pub mod version;
 pub mod watches;
+pub mod webhook;
 pub mod wire;
 
 /// The profiles of the provider, in kube-system.

@@ -59,6 +59,7 @@ impl Cluster {
             profile_rejection: None,
             scheduling: self.scheduling(),
             kubernetes: self.kubernetes.known(),
+            webhook: self.webhook.state(),
             overflow: self.overflow.right(),
             memory: BTreeMap::new(),
             recall: self

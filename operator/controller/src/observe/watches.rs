@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, join_all, pending};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -12,7 +13,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vnp_crds::{PROFILE_CONFIG_MAP, VirtualNodePool};
+use vnp_crds::{PROFILE_CONFIG_MAP, VirtualNodePool, WEBHOOK_CONFIGURATION};
 use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
 use vnp_plan::scheduling::CRD_NAME;
 
@@ -21,6 +22,7 @@ use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
 use super::version;
 use super::wire::{RawCrd, RawPolicy, RawWorkload, SlimNamespace, SlimNode, SlimPod};
+use crate::admission::keyring::TLS_SECRET;
 use crate::runtime::health::Readiness;
 use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
@@ -49,6 +51,8 @@ pub struct Watches {
     pub readiness: Readiness,
     /// Counts failures.
     pub metrics: Metrics,
+    /// Whether a webhook is served.
+    pub webhook: bool,
 }
 
 impl Watches {
@@ -139,6 +143,26 @@ impl Watches {
         ));
         all.push(self.policies(&cluster));
         all.push(version::follow(client(), cluster.clone()).boxed());
+        if self.webhook {
+            let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
+            let secrets = Watched::by(secrets, &named(TLS_SECRET));
+            all.push(self.plain(
+                TLS_SECRET,
+                &cluster,
+                |c| &c.webhook.secrets,
+                secrets,
+                |c, t| c.certificate_told(t),
+            ));
+            let configurations: Api<MutatingWebhookConfiguration> = Api::all(client());
+            let configurations = Watched::by(configurations, &named(WEBHOOK_CONFIGURATION));
+            all.push(self.plain(
+                WEBHOOK_CONFIGURATION,
+                &cluster,
+                |c| &c.webhook.configurations,
+                configurations,
+                |c, t| c.configuration_told(t),
+            ));
+        }
 
         for (namespace, mirror) in &cluster.workloads {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);

@@ -5,9 +5,10 @@
 //! True together: Flux takes the first of them that it meets.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use vnp_crds::{ConditionType, Reason};
-use vnp_plan::finding::{ProfileState, SchedulingState};
+use vnp_crds::{ConditionType, Reason, WebhookMode};
+use vnp_plan::finding::{ProfileState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
+use vnp_plan::webhook::WebhookState;
 
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
 use super::seconds::api_time;
@@ -62,12 +63,7 @@ pub(super) fn conditions(pass: &Pass<'_>, situation: &Situation) -> Vec<Conditio
     all.push(accepted(situation));
     all.push(provider_ready(pass, situation));
     all.push(profile_synced(pass, situation));
-    all.push(said(
-        ConditionType::WebhookReady,
-        "True",
-        Reason::NotRequired,
-        "this version does not act on spec.placement",
-    ));
+    all.push(webhook_ready(pass, situation));
     all.push(scheduling_ready(pass, situation));
     all.extend(reconciling);
     all.extend(stalled);
@@ -242,6 +238,39 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
             "eci-profile says what this pool says",
         ),
     }
+}
+
+fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
+    let type_ = ConditionType::WebhookReady;
+    if let Some((fault, message)) = situation.webhook.last_key_value() {
+        let (status, reason) = match fault {
+            WebhookFault::Unknown => ("Unknown", Reason::Unknown),
+            WebhookFault::Pending => ("False", Reason::ConfigNotSynced),
+            WebhookFault::Foreign => ("False", Reason::Conflict),
+            WebhookFault::Off | WebhookFault::Unanswered => ("False", Reason::WebhookUnavailable),
+        };
+        return said(type_, status, reason, message.clone());
+    }
+    let unneeded = match pass.observed.pool.spec.webhook() {
+        _ if pass.observed.deleting() => "the pool is being deleted and places no pods",
+        WebhookMode::None => "spec.placement.webhook is None",
+        WebhookMode::Vendor => "this version does not look at the vendor's webhook",
+        WebhookMode::Operator if pass.observed.webhook == WebhookState::Off => {
+            "this operator was started with --no-webhook, and the pool names no rule"
+        }
+        WebhookMode::Operator if pass.observed.webhook == WebhookState::NotAsked => {
+            "no pool has anything for the webhook to do"
+        }
+        WebhookMode::Operator => {
+            return said(
+                type_,
+                "True",
+                Reason::Verified,
+                "a pod created as a dry run came back mutated",
+            );
+        }
+    };
+    said(type_, "True", Reason::NotRequired, unneeded)
 }
 
 fn scheduling_ready(pass: &Pass<'_>, situation: &Situation) -> Said {

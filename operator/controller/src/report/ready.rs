@@ -60,6 +60,9 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     {
         say(Reason::ConfigNotSynced, message.clone());
     }
+    for message in situation.webhook.values().rev() {
+        say(Reason::ConfigNotSynced, message.clone());
+    }
     for refused in &pass.attempts.refused {
         let reason = match refused.track {
             TrackKind::Pool => Reason::Provisioning,

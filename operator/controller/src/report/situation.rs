@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
 use vnp_plan::drain::estimate::told;
-use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::observed::Observed;
 use vnp_plan::plan::Plan;
 
@@ -71,6 +71,8 @@ pub(super) struct Situation {
     pub(super) profile: BTreeMap<ProfileState, String>,
     /// What there is to say of the policies.
     pub(super) scheduling: BTreeMap<SchedulingState, String>,
+    /// WebhookReady other than True.
+    pub(super) webhook: BTreeMap<WebhookFault, String>,
     /// A person must act.
     pub(super) stalled: BTreeMap<Reason, String>,
     /// When the drain is done, as it is told. To be remembered for the next pass.
@@ -156,6 +158,7 @@ impl Situation {
             provider,
             profile: joined(texts.profile),
             scheduling: joined(texts.scheduling),
+            webhook: webhook(pass, joined(texts.webhook)),
             stalled,
             done_at: pass.done_at(),
             blockage,
@@ -201,6 +204,7 @@ struct Texts {
     provider: BTreeMap<ProviderState, BTreeSet<String>>,
     profile: BTreeMap<ProfileState, BTreeSet<String>>,
     scheduling: BTreeMap<SchedulingState, BTreeSet<String>>,
+    webhook: BTreeMap<WebhookFault, BTreeSet<String>>,
     stalled: BTreeMap<Reason, BTreeSet<String>>,
 }
 
@@ -225,12 +229,26 @@ impl Texts {
             Finding::Scheduling { state, message } => {
                 self.scheduling.entry(*state).or_default().insert(message.clone());
             }
+            Finding::Webhook { fault, message } => {
+                self.webhook.entry(*fault).or_default().insert(message.clone());
+            }
             Finding::Stalled { reason, message } => {
                 self.stalled.entry(*reason).or_default().insert(message.clone());
             }
             Finding::Blocker(_) | Finding::Event(_) => {}
         }
     }
+}
+
+/// Another leader knows nothing of the webhook before it has tried it: until then what the one before found still holds.
+fn webhook(pass: &Pass<'_>, mut faults: BTreeMap<WebhookFault, String>) -> BTreeMap<WebhookFault, String> {
+    let known = pass
+        .previous()
+        .and_then(|status| status.condition(ConditionType::WebhookReady));
+    if known.is_some_and(|c| c.status == "True" && c.reason == Reason::Verified.as_str()) {
+        faults.remove(&WebhookFault::Unknown);
+    }
+    faults
 }
 
 fn joined<K: Ord>(texts: BTreeMap<K, BTreeSet<String>>) -> BTreeMap<K, String> {

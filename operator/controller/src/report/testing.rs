@@ -73,6 +73,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         profile_rejection: None,
         scheduling: Default::default(),
         kubernetes: None,
+        webhook: Default::default(),
         overflow: Default::default(),
         memory: Default::default(),
         recall: Default::default(),

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::Uri;
+use vnp_plan::placement::PATH;
+use vnp_plan::webhook::{Address, Url};
 
 /// `vnp-operator`.
 #[derive(Debug, Parser)]
@@ -48,6 +51,10 @@ pub struct RunArgs {
     #[arg(long, env = "VNP_METRICS_ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
 
+    /// The pod webhook.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+
     /// Shape of the log lines on standard error. The level is set by RUST_LOG, default `info`.
     #[arg(long, env = "VNP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -55,6 +62,62 @@ pub struct RunArgs {
     /// Timing of the leader lease.
     #[command(flatten)]
     pub lease: LeaseArgs,
+}
+
+/// The pod webhook.
+#[derive(Clone, Debug, Args)]
+pub struct WebhookArgs {
+    /// Address of the pod webhook, HTTPS; port 0 picks a free one, which the log then names.
+    #[arg(long, env = "VNP_WEBHOOK_ADDR", default_value = "0.0.0.0:9443")]
+    pub webhook_addr: SocketAddr,
+
+    /// Service in the operator's namespace through which the API server calls the webhook, on port 443.
+    #[arg(long, env = "VNP_WEBHOOK_SERVICE", default_value = "virtualnodepool-webhook")]
+    pub webhook_service: String,
+
+    /// URL by which the API server calls the webhook instead, for an operator outside the cluster: https://<host>:<port>/mutate.
+    #[arg(long, env = "VNP_WEBHOOK_URL")]
+    pub webhook_url: Option<Uri>,
+
+    /// Namespace of the pod that is created as a dry run to try the webhook.
+    #[arg(
+        long,
+        env = "VNP_WEBHOOK_PROBE_NAMESPACE",
+        default_value = "virtualnodepool-probe"
+    )]
+    pub webhook_probe_namespace: String,
+
+    /// Seconds between two such tries while the webhook answers.
+    #[arg(long, env = "VNP_WEBHOOK_PROBE_SECONDS", default_value_t = 120)]
+    pub webhook_probe_seconds: u16,
+
+    /// Serves no webhook and leaves its configuration alone.
+    #[arg(long, env = "VNP_NO_WEBHOOK")]
+    pub no_webhook: bool,
+}
+
+impl WebhookArgs {
+    /// Where the API server finds the webhook.
+    ///
+    /// # Errors
+    /// [`ArgsError::WebhookUrl`].
+    pub fn address(&self, namespace: &str) -> Result<Address, ArgsError> {
+        let url = |url: &Uri| {
+            let refused = || ArgsError::WebhookUrl { url: url.to_string() };
+            let host = url.host().filter(|_| url.scheme_str() == Some("https"));
+            let host = host.filter(|_| url.path_and_query().is_some_and(|p| p.as_str() == PATH));
+            Ok(Url {
+                text: url.to_string(),
+                host: host.ok_or_else(refused)?.trim_matches(['[', ']']).to_owned(),
+            })
+        };
+        Ok(Address {
+            namespace: namespace.to_owned(),
+            service: self.webhook_service.clone(),
+            port: 443,
+            url: self.webhook_url.as_ref().map(url).transpose()?,
+        })
+    }
 }
 
 /// Timing of the leader lease, in seconds. The defaults are client-go's.
@@ -105,6 +168,15 @@ pub enum ArgsError {
         /// Seconds given.
         renew_deadline: u16,
     },
+    /// The API server can't call that.
+    #[error("--webhook-url {url} can't be called: it must be https://<host>:<port>{PATH}")]
+    WebhookUrl {
+        /// The URL given.
+        url: String,
+    },
+    /// No time between two tries.
+    #[error("--webhook-probe-seconds must be at least 1")]
+    WebhookProbe,
     /// No provider namespace.
     #[error(
         "--provider-namespaces holds an empty name; name at least one namespace, for instance kube-system"
@@ -138,6 +210,10 @@ impl RunArgs {
         if self.provider_namespaces.iter().any(|n| n.trim().is_empty()) {
             return Err(ArgsError::EmptyNamespace);
         }
+        if self.webhook.webhook_probe_seconds == 0 {
+            return Err(ArgsError::WebhookProbe);
+        }
+        self.webhook.address(&self.namespace)?;
         Ok(())
     }
 }
@@ -182,6 +258,27 @@ mod tests {
         assert_eq!(
             parse(&["--provider-namespaces", "a,,b"]).check(),
             Err(ArgsError::EmptyNamespace)
+        );
+    }
+
+    #[test]
+    fn a_webhook_url_is_one_that_the_api_server_can_call() {
+        let with = |url: &str| parse(&["--webhook-url", url]);
+        let address = with("https://[::1]:9443/mutate").webhook.address("ns").unwrap();
+        assert_eq!(address.url.clone().unwrap().host, "::1");
+        assert_eq!(address.names().into_iter().collect::<Vec<_>>(), ["::1"]);
+        for refused in [
+            "http://a:1/mutate",
+            "https://a:1/",
+            "https://a:1/mutate?x=1",
+            "/mutate",
+        ] {
+            assert!(with(refused).check().is_err(), "{refused}");
+        }
+        let names = parse(&[]).webhook.address("ns").unwrap().names();
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            ["virtualnodepool-webhook.ns.svc"]
         );
     }
 

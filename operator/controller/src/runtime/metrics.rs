@@ -52,12 +52,25 @@ struct Inner {
     pods_left: Family<Pool, Gauge>,
     pods_blocked: Family<Pool, Gauge>,
     watch_errors: Family<Kind, Counter>,
+    admissions: Family<Admission, Counter>,
+    admission_durations: Histogram,
+    certificate_expiry: Gauge,
+    probes: Family<Admission, Counter>,
+    answers: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
 }
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Admission {
+    result: &'static str,
+}
+
+/// The API server waits for the webhook for two seconds; the target is 5 ms.
+const ADMISSIONS: [f64; 10] = [0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 2.0];
 
 /// A pass takes microseconds when nothing is to be done and seconds when the API server is slow.
 const DURATIONS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -76,6 +89,11 @@ impl Default for Metrics {
         let pods_left: Family<Pool, Gauge> = Family::default();
         let pods_blocked: Family<Pool, Gauge> = Family::default();
         let watch_errors = Family::default();
+        let admissions = Family::default();
+        let admission_durations = Histogram::new(ADMISSIONS);
+        let certificate_expiry: Gauge = Gauge::default();
+        let probes = Family::default();
+        let answers: Gauge = Gauge::default();
         registry.register("reconciles", "Passes of a loop", Family::clone(&reconciles));
         registry.register(
             "reconcile_duration_seconds",
@@ -114,6 +132,31 @@ impl Default for Metrics {
             "Failed lists and watches",
             Family::clone(&watch_errors),
         );
+        registry.register(
+            "webhook_requests",
+            "Pods that the API server asked about",
+            Family::clone(&admissions),
+        );
+        registry.register(
+            "webhook_duration_seconds",
+            "From the head of a request to its answer",
+            admission_durations.clone(),
+        );
+        registry.register(
+            "webhook_certificate_expiry_timestamp_seconds",
+            "End of the certificate that the webhook serves, in seconds since 1970; 0 without one",
+            certificate_expiry.clone(),
+        );
+        registry.register(
+            "webhook_probes",
+            "Pods created as a dry run to try the webhook, by the leader",
+            Family::clone(&probes),
+        );
+        registry.register(
+            "webhook_answers",
+            "1 when the last of these came back mutated",
+            answers.clone(),
+        );
         Self(Arc::new(Inner {
             registry,
             reconciles,
@@ -126,6 +169,11 @@ impl Default for Metrics {
             pods_left,
             pods_blocked,
             watch_errors,
+            admissions,
+            admission_durations,
+            certificate_expiry,
+            probes,
+            answers,
         }))
     }
 }
@@ -189,6 +237,30 @@ impl Metrics {
     /// Counts a failed list or watch.
     pub fn watch_failed(&self, kind: &'static str) {
         self.0.watch_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts an answer of the webhook: `mutated`, `unchanged`, `unreadable` (allowed as it was) or `refused` (no answer
+    /// but an HTTP error).
+    pub fn admitted(&self, result: &'static str, seconds: f64) {
+        self.0.admissions.get_or_create(&Admission { result }).inc();
+        self.0.admission_durations.observe(seconds);
+    }
+
+    /// Says when the certificate of the webhook ends.
+    pub fn certificate_ends(&self, end: Option<jiff::Timestamp>) {
+        self.0
+            .certificate_expiry
+            .set(end.map_or(0, jiff::Timestamp::as_second));
+    }
+
+    /// Counts a dry run: `mutated` or `failed`.
+    pub fn probed(&self, result: &'static str) {
+        self.0.probes.get_or_create(&Admission { result }).inc();
+    }
+
+    /// Says whether the webhook answers.
+    pub fn webhook_answers(&self, answers: bool) {
+        self.0.answers.set(i64::from(answers));
     }
 
     /// All of it as text.

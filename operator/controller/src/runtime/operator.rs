@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use super::health::Readiness;
 use super::lease::{Elector, LeaseLost, Timing};
 use super::metrics::Metrics;
 use super::queue::Queue;
+use crate::admission::setup::{Answering, Setup, TlsError};
 use crate::apply::Applier;
 use crate::cluster::ClusterLoop;
 use crate::drain::DrainTasks;
@@ -37,6 +39,9 @@ pub enum OperatorError {
     /// Another process may lead by now.
     #[error(transparent)]
     LeaseLost(#[from] LeaseLost),
+    /// The webhook can't be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A loop broke off.
     #[error(transparent)]
     Broken(#[from] Broken),
@@ -63,6 +68,8 @@ pub struct Operator {
     pub metrics: Metrics,
     /// What has to be there before it is ready.
     pub readiness: Readiness,
+    /// The pod webhook, `None` to serve none.
+    pub webhook: Option<Setup>,
 }
 
 impl Operator {
@@ -70,7 +77,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError`] when it can't go on; nothing is written after that.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
         tokio::pin!(stop);
         let queue = || Queue::new(DEBOUNCE);
         let cluster = Cluster::new(&self.provider_namespaces, queue(), queue(), self.clock.clone());
@@ -79,10 +86,21 @@ impl Operator {
             namespace: self.namespace.clone(),
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
+            webhook: self.webhook.is_some(),
         };
         // A task of its own: a busy pass must not hold back a watch.
         let mut watching = JoinSet::new();
         watching.spawn(watches.run(cluster.clone()));
+        let answering = match self.webhook.take() {
+            None => None,
+            Some(setup) => Some(setup.start(
+                &cluster,
+                self.clients.ordinary.clone(),
+                &self.metrics,
+                &self.readiness,
+                &mut watching,
+            )?),
+        };
         self.readiness.forget(WATCHES);
         let mut elector = Elector::new(
             self.clients.lease.clone(),
@@ -94,11 +112,14 @@ impl Operator {
             error = end_of(&mut watching) => return Err(error),
             () = &mut stop => {
                 tracing::info!("stopped before it led");
+                if let Some(answering) = answering {
+                    answering.finish().await;
+                }
                 return Ok(());
             }
             () = elector.acquire() => self.metrics.leads(true),
         }
-        let mut loops = Loops::start(&self, cluster, &elector);
+        let mut loops = Loops::start(&self, cluster, &elector, answering.as_ref());
         tokio::select! {
             error = end_of(&mut watching) => return Err(error),
             lost = elector.hold() => return Err(lost.into()),
@@ -117,6 +138,9 @@ impl Operator {
                 "the leader lease runs out by itself"
             ),
             Err(_) => tracing::warn!("the leader lease runs out by itself: no answer to its release"),
+        }
+        if let Some(answering) = answering {
+            answering.finish().await;
         }
         Ok(())
     }
@@ -137,7 +161,12 @@ struct Loops {
 }
 
 impl Loops {
-    fn start(operator: &Operator, cluster: Arc<Cluster>, elector: &Elector) -> Self {
+    fn start(
+        operator: &Operator,
+        cluster: Arc<Cluster>,
+        elector: &Elector,
+        webhook: Option<&Answering>,
+    ) -> Self {
         let (claim, fast) = (elector.claim(), &operator.clients.fast);
         let (clock, metrics) = (&operator.clock, &operator.metrics);
         let facts = OperatorFacts {
@@ -179,6 +208,7 @@ impl Loops {
         let all = Arc::new(ClusterLoop {
             cluster: cluster.clone(),
             applier: applier.clone(),
+            webhook: webhook.map(|w| w.keeper(&cluster, &applier)),
             metrics: metrics.clone(),
             operator: facts.clone(),
             failures: Mutex::new(0),
@@ -195,6 +225,10 @@ impl Loops {
         running.spawn(pools.clone().run(stopped.clone()));
         running.spawn(pools.clone().withdraw_on_edit(stopped.clone()));
         running.spawn(all.run(stopped.clone()));
+        if let Some(webhook) = webhook {
+            let prober = webhook.prober(&cluster, &operator.clients.ordinary, metrics);
+            running.spawn(prober.run(stopped.clone()).map(Ok));
+        }
         running.spawn(overflow.run(stopped));
         cluster.wake_all();
         Self { stop, running, pools }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,7 @@ use super::health::{self, Readiness, ServeError};
 use super::metrics::Metrics;
 use super::operator::{Operator, OperatorError, WATCHES};
 use super::telemetry::{self, TelemetryError};
+use crate::admission::setup::Setup;
 use crate::pool::Broken;
 
 /// Threads: the work is waiting for the API server.
@@ -121,6 +123,15 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     let clients = Clients::infer(args.lease.timing(), &clock).await?;
     let health = health::bind("--health-addr", args.health_addr).await?;
     let exposed = health::bind("--metrics-addr", args.metrics_addr).await?;
+    let webhook = match args.webhook.no_webhook {
+        true => None,
+        false => Some(Setup {
+            address: args.webhook.address(&args.namespace)?,
+            listener: health::bind("--webhook-addr", args.webhook.webhook_addr).await?,
+            probe_namespace: args.webhook.webhook_probe_namespace,
+            probe_every: Duration::from_secs(args.webhook.webhook_probe_seconds.into()),
+        }),
+    };
     let operator = Operator {
         namespace: args.namespace,
         provider_namespaces: args.provider_namespaces,
@@ -130,6 +141,7 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
         clock,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        webhook,
     };
     // Tasks of their own: a busy pass must not hold back a probe.
     let mut endpoints = JoinSet::new();

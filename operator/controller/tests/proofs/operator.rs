@@ -58,6 +58,7 @@ impl Running {
             clock: clock.clone(),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
+            webhook: None,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(operator.run(async {

@@ -26,6 +26,7 @@ pub use workload::{UpdateStrategy, Workload};
 use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
 use crate::proof::LiveFacts;
+use crate::webhook::WebhookState;
 
 /// The number at the end of a virtual node's name, counted from the StatefulSet's `ordinals.start`.
 pub type Ordinal = i32;
@@ -69,6 +70,8 @@ pub struct Observed {
     pub scheduling: SchedulingSeen,
     /// Version of the API server, as `v1.37.2`; `None` while it is not known.
     pub kubernetes: Option<String>,
+    /// The operator's webhook.
+    pub webhook: WebhookState,
     /// Whether pods of rules with `mode: Prefer` can be let overflow.
     pub overflow: Right,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.

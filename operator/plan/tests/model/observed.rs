@@ -72,6 +72,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         profile_rejection: None,
         scheduling: Default::default(),
         kubernetes: None,
+        webhook: Default::default(),
         overflow: Default::default(),
         memory: (0..NODES).map(|o| (each(o), remembered(o, &memory[o]))).collect(),
         recall: Recall::default(),

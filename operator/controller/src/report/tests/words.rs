@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use vnp_crds::{BlockerReason, ConditionType, DrainPhase, Reason};
-use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState};
+use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::{Plan, TrackKind};
+use vnp_plan::webhook::{Probed, WebhookState};
 
 use crate::report::attempts::{Attempts, RefusedWrite};
 use crate::report::status::Report;
@@ -223,6 +224,43 @@ fn what_was_not_asked_for_is_not_required() {
         of(&story.pass(&settled(), 0), ConditionType::ProfileSynced),
         Some(("True", "NotRequired"))
     );
+}
+
+#[test]
+fn the_webhook_is_ready_when_a_dry_run_came_back_mutated() {
+    let mut story = Story::of(pool(json!({})));
+    story.observed.webhook = WebhookState::InPlace(Probed::NotYet);
+    let said = |fault| {
+        saying([Finding::Webhook {
+            fault,
+            message: "why".to_owned(),
+        }])
+    };
+    for (fault, status, reason) in [
+        (WebhookFault::Unknown, "Unknown", "Unknown"),
+        (WebhookFault::Pending, "False", "ConfigNotSynced"),
+        (WebhookFault::Off, "False", "WebhookUnavailable"),
+        (WebhookFault::Foreign, "False", "Conflict"),
+        (WebhookFault::Unanswered, "False", "WebhookUnavailable"),
+    ] {
+        let report = story.pass(&said(fault), 0);
+        assert_eq!(of(&report, ConditionType::WebhookReady), Some((status, reason)));
+        assert_eq!(ready(&report).1, "ConfigNotSynced");
+        assert_eq!(of(&report, ConditionType::Stalled), None);
+    }
+    let report = story.pass(&settled(), 1);
+    assert_eq!(
+        of(&report, ConditionType::WebhookReady),
+        Some(("True", "Verified"))
+    );
+    // The next leader has not tried yet: what was found before still holds, but no fault is kept back by it.
+    let report = story.pass(&said(WebhookFault::Unknown), 2);
+    assert_eq!(
+        of(&report, ConditionType::WebhookReady),
+        Some(("True", "Verified"))
+    );
+    let report = story.pass(&said(WebhookFault::Unanswered), 3);
+    assert_eq!(ready(&report).1, "ConfigNotSynced");
 }
 
 #[test]

@@ -1,0 +1,14 @@
+//! The pod webhook: server and certificates. What becomes of a pod is decided in `vnp_plan::placement`.
+
+pub mod attend;
+pub mod desk;
+pub mod issue;
+pub mod keeper;
+pub mod keyring;
+pub mod prober;
+pub mod review;
+pub mod server;
+pub mod setup;
+
+#[cfg(test)]
+mod tests;
