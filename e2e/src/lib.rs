@@ -9,6 +9,7 @@ pub mod call_gate;
 pub mod cloud;
 pub mod control_plane;
 mod environment;
+pub mod interposed;
 mod kubelet;
 pub mod node_agent;
 pub mod operator;

@@ -46,6 +46,7 @@ pub struct Operator {
     component: Component,
     health: SocketAddr,
     metrics: SocketAddr,
+    webhook: SocketAddr,
 }
 
 impl Operator {
@@ -68,10 +69,8 @@ impl Operator {
                 &metrics.to_string(),
                 "--webhook-addr",
                 &webhook.to_string(),
-                // There is no Service network between the API server and here.
-                "--webhook-url",
-                &format!("https://{webhook}/mutate"),
             ])
+            .args(webhook_url(webhook, options))
             .args(&options.args)
             .env("KUBECONFIG", kubeconfig)
             .envs(options.env.iter().map(|(name, value)| (name, value)));
@@ -81,6 +80,7 @@ impl Operator {
             component,
             health,
             metrics,
+            webhook,
         })
     }
 
@@ -106,6 +106,15 @@ impl Operator {
         }
     }
 
+    /// What `/readyz` says it waits for; `None` when it is ready.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn waits_for(&self) -> Result<Option<String>> {
+        let (code, body) = http_get(self.health, "/readyz").await?;
+        Ok((code != 200).then_some(body))
+    }
+
     /// The text of `/metrics`.
     ///
     /// # Errors
@@ -114,6 +123,12 @@ impl Operator {
         let (code, body) = http_get(self.metrics, "/metrics").await?;
         ensure!(code == 200, "/metrics answered {code}: {body}");
         Ok(body)
+    }
+
+    /// Where its pod webhook listens.
+    #[must_use]
+    pub fn webhook(&self) -> SocketAddr {
+        self.webhook
     }
 
     /// SIGKILL, and waits for its end: no handover, no last write.
@@ -176,6 +191,15 @@ impl Operator {
     pub fn log_tail(&self, lines: usize) -> String {
         log_tail(self.component.log(), lines)
     }
+}
+
+/// There is no Service network between the API server and here. A URL among the options goes first.
+fn webhook_url(webhook: SocketAddr, options: &OperatorOptions) -> Vec<String> {
+    const FLAG: &str = "--webhook-url";
+    if options.args.iter().any(|arg| arg == FLAG) {
+        return Vec::new();
+    }
+    vec![FLAG.to_owned(), format!("https://{webhook}/mutate")]
 }
 
 /// The operator's binary, built once per test process.

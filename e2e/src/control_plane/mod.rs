@@ -135,6 +135,17 @@ impl ControlPlane {
         identity::client(&self.kubeconfig_as(identity)?).await
     }
 
+    /// Where the API server listens.
+    ///
+    /// # Errors
+    /// When its URL names no address, which it always does.
+    pub fn server_address(&self) -> Result<std::net::SocketAddr> {
+        let address = self.server.trim_start_matches("https://");
+        address
+            .parse()
+            .with_context(|| format!("{} is no address", self.server))
+    }
+
     /// Kubeconfig of the cluster admin.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {

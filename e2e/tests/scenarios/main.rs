@@ -23,3 +23,4 @@ mod stateful_sets;
 mod targets;
 mod thousands;
 mod trouble;
+mod webhook;
