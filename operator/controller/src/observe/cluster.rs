@@ -11,12 +11,10 @@ use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::profile::SetBackHistory;
 
 use super::heartbeat::{Heartbeats, Sign};
-use super::kinds::{
-    Audits, Budgets, Copies, Leases, NamespaceRow, Namespaces, NodeRow, Nodes, Pools, Profiles, Warnings,
-    Workloads,
-};
+use super::kinds::{Audits, Budgets, Copies, Leases, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads};
 use super::memory::DrainMemories;
 use super::mirror::{Mirror, RowChange, Table, Told};
+use super::namespaces::{NamespaceList, Namespaces};
 use super::overflow::Overflow;
 use super::pods::{PodChange, PodShelf};
 use super::scheduler::Scheduler;
@@ -91,17 +89,7 @@ pub struct Cluster {
     /// What the mirrors of Nodes, Leases and Pods were complete for last.
     covered: RwLock<[Scope; 3]>,
     budget_list: Mutex<Option<Arc<Vec<Budget>>>>,
-    namespace_list: Mutex<Option<NamespaceList>>,
-}
-
-/// Labels of namespaces by name.
-pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
-
-/// All namespaces, as passes share them.
-#[derive(Clone, Debug)]
-struct NamespaceList {
-    labels: Arc<NamespaceLabels>,
-    leaving: Arc<BTreeSet<String>>,
+    pub(super) namespace_list: Mutex<Option<NamespaceList>>,
 }
 
 /// The mirrors that keep only what concerns the pools.
@@ -173,31 +161,6 @@ impl Cluster {
                 self.budgets
                     .read(|t| t.iter().map(|(_, budget)| budget.as_ref().clone()).collect()),
             )
-        })
-        .clone()
-    }
-
-    /// The labels of all namespaces.
-    pub fn all_namespaces(&self) -> Arc<NamespaceLabels> {
-        self.namespace_list().labels
-    }
-
-    /// The namespaces that are being deleted.
-    pub fn leaving_namespaces(&self) -> Arc<BTreeSet<String>> {
-        self.namespace_list().leaving
-    }
-
-    fn namespace_list(&self) -> NamespaceList {
-        let mut list = self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.get_or_insert_with(|| {
-            self.namespaces.read(|t| {
-                let labels = t.iter().map(|(name, row)| (name.to_owned(), row.labels.clone()));
-                let leaving = t.iter().filter(|(_, row)| row.leaving);
-                NamespaceList {
-                    labels: Arc::new(labels.collect()),
-                    leaving: Arc::new(leaving.map(|(name, _)| name.to_owned()).collect()),
-                }
-            })
         })
         .clone()
     }
@@ -437,21 +400,7 @@ impl Cluster {
         self.wake_draining();
     }
 
-    /// A namespace changed: its labels decide in which stage its pods leave, and which policies it gets.
-    pub fn namespace_told(&self, told: Told<RowChange<NamespaceRow>>) {
-        let Told::Changed { .. } = told else { return };
-        *self.namespace_list.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.wake_draining();
-        let projects = |pool: &VirtualNodePool| {
-            let scheduling = pool.spec.scheduling.as_ref();
-            scheduling.is_some_and(|s| !s.resource_policies.is_empty())
-        };
-        for pool in self.all_pools().iter().filter(|p| projects(p)) {
-            self.wake(pool);
-        }
-    }
-
-    fn wake_draining(&self) {
+    pub(super) fn wake_draining(&self) {
         for pool in self.all_pools() {
             if self
                 .memories

@@ -1,7 +1,5 @@
 //! What is kept of each watched kind.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
@@ -12,7 +10,7 @@ use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 
 use super::mirror::Kind;
 use super::scope::Scope;
-use super::wire::{RawWorkload, SlimNamespace, SlimNode};
+use super::wire::{RawWorkload, SlimNode};
 use crate::runtime::clock::Clock;
 
 /// Pools.
@@ -130,35 +128,6 @@ impl Kind for Budgets {
             allowed,
             current: status.observed_generation >= budget.metadata.generation,
             changed_at: unchanged.unwrap_or_else(|| self.0.steady()),
-        }
-    }
-}
-
-/// Namespaces.
-#[derive(Debug)]
-pub struct Namespaces;
-
-/// What is kept of a namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceRow {
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// It is being deleted.
-    pub leaving: bool,
-}
-
-impl Kind for Namespaces {
-    type Object = SlimNamespace;
-    type View = NamespaceRow;
-
-    fn wants(&self, _: &SlimNamespace) -> bool {
-        true
-    }
-
-    fn view(&self, namespace: SlimNamespace, _: Option<&Self::View>) -> Self::View {
-        NamespaceRow {
-            labels: namespace.labels,
-            leaving: namespace.leaving,
         }
     }
 }

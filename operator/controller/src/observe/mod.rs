@@ -8,6 +8,7 @@ pub mod live;
 pub mod members;
 pub mod memory;
 pub mod mirror;
+pub mod namespaces;
 pub mod overflow;
 pub mod pods;
 pub mod scheduler;
