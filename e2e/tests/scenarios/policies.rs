@@ -116,12 +116,12 @@ fn web(newer: bool) -> Value {
 async fn policies_are_those_that_the_installed_scheduler_takes() -> Result<()> {
     with_scheduler("scheduler", async |s| {
         s.kubectl(&format!("delete {CRD} --ignore-not-found")).await?;
-        let operator = s.spawn_operator(&OperatorOptions::default()).await?;
+        let mut operator = s.spawn_operator(&OperatorOptions::default()).await?;
         s.apply(&with_policies(s)).await?;
         // No CRD: said, and nothing else waits for it.
+        s.nodes_ready(1, Duration::from_secs(60)).await?;
         let message = scheduling_ready(s, "False", "CRDMissing").await?;
         ensure!(message.contains("ack-co-scheduler"), "{message}");
-        s.nodes_ready(1, Duration::from_secs(60)).await?;
         let metrics = operator.metrics().await?;
         ensure!(
             !metrics.contains(r#"watch_errors_total{kind="ResourcePolicy"}"#),
@@ -166,7 +166,8 @@ async fn policies_are_those_that_the_installed_scheduler_takes() -> Result<()> {
         // It is uninstalled.
         s.kubectl(&format!("delete {CRD}")).await?;
         scheduling_ready(s, "False", "CRDMissing").await?;
-        drop(operator);
+        // A clean end hands the lease to the next scenario.
+        operator.terminate().await?;
         Ok(())
     })
     .await
@@ -178,6 +179,7 @@ async fn policies_follow_namespaces_and_leave_what_is_not_theirs() -> Result<()>
         s.apply_text(NEWER.to_owned()).await?;
         s.start_operator(&OperatorOptions::default()).await?;
         s.apply(&with_policies(s)).await?;
+        ready(s, Duration::from_secs(60)).await?;
         scheduling_ready(s, "True", "Synced").await?;
 
         // A namespace that comes with an object of the name that the pool's would have.
