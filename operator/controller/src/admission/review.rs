@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use json_patch::Patch;
 use k8s_openapi::ByteString;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use vnp_plan::placement::{self, Placing};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -25,11 +25,11 @@ pub struct Question {
 /// What was sent is no AdmissionReview v1 with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAReview {
-    /// It is not JSON of that shape.
-    #[error("the body is no AdmissionReview")]
-    Shape(#[from] serde_json::Error),
+    /// It is not JSON, or a list or a scalar.
+    #[error("the body is no JSON object")]
+    Json(#[from] serde_json::Error),
     /// It is something else.
-    #[error("the body is {kind} of {api_version}; AdmissionReview of {API_VERSION} is served here")]
+    #[error("the body is {kind:?} of {api_version:?}; AdmissionReview of {API_VERSION} is served here")]
     Other {
         /// Its kind.
         kind: String,
@@ -39,47 +39,42 @@ pub enum NotAReview {
     /// It asks nothing, or can't be answered.
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
+    /// Its namespace is no text.
+    #[error("request.namespace of the AdmissionReview is no text")]
+    Namespace,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
-    api_version: String,
-    kind: String,
-    request: Option<Request>,
-}
-
-#[derive(Deserialize)]
-struct Request {
-    uid: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    object: Value,
-}
-
-/// Reads a request body.
+/// Reads a request body. All of it is read as JSON: serde's derived readers take lists for objects, and don't look at what
+/// they leave out.
 ///
 /// # Errors
 /// [`NotAReview`] says what it is instead.
 pub fn read(body: &[u8]) -> Result<Question, NotAReview> {
-    let review: Review = serde_json::from_slice(body)?;
-    if review.kind != KIND || review.api_version != API_VERSION {
+    let mut review: Map<String, Value> = serde_json::from_slice(body)?;
+    let said = |field| review.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (kind, api_version) = (said("kind"), said("apiVersion"));
+    if kind != KIND || api_version != API_VERSION {
         return Err(NotAReview::Other {
-            kind: review.kind,
-            api_version: review.api_version,
+            kind: kind.to_owned(),
+            api_version: api_version.to_owned(),
         });
     }
-    let request = review.request.filter(|r| !r.uid.is_empty());
-    let Request {
-        uid,
-        namespace,
-        object,
-    } = request.ok_or(NotAReview::NoRequest)?;
+    let Some(Value::Object(mut request)) = review.remove("request") else {
+        return Err(NotAReview::NoRequest);
+    };
+    let uid = match request.remove("uid") {
+        Some(Value::String(uid)) if !uid.is_empty() => uid,
+        _ => return Err(NotAReview::NoRequest),
+    };
+    let namespace = match request.remove("namespace") {
+        Some(Value::String(namespace)) => namespace,
+        None | Some(Value::Null) => String::new(),
+        Some(_) => return Err(NotAReview::Namespace),
+    };
     Ok(Question {
         uid,
         namespace,
-        pod: object,
+        pod: request.remove("object").unwrap_or_default(),
     })
 }
 
@@ -223,11 +218,17 @@ mod tests {
         ] {
             assert!(read(&body(overlay.clone())).is_err(), "{overlay}");
         }
-        for bytes in [&b""[..], b"null", b"{}", b"[]", b"\xff", b"{\"a\":"] {
+        let list = br#"["admission.k8s.io/v1","AdmissionReview",["u","shop",{}]]"#;
+        for bytes in [&b""[..], b"null", b"{}", b"[]", b"\xff", b"{\"a\":", list] {
             assert!(read(bytes).is_err());
         }
         let deep = format!(r#"{{"request":{}"#, "[".repeat(100_000));
         assert!(read(deep.as_bytes()).is_err());
+        let mut unread = body(json!({"other": "?"}));
+        for byte in &mut unread {
+            *byte = if *byte == b'?' { 0xff } else { *byte };
+        }
+        assert!(read(&unread).is_err(), "what nobody looks at must be JSON too");
     }
 
     #[test]

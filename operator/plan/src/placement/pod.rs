@@ -68,10 +68,21 @@ pub(super) enum Aloof {
 }
 
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Objects of a pod that the views here are of.
+const OBJECTS: [&str; 4] = ["", "/metadata", "/spec", "/spec/affinity"];
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 impl PodView {
     pub(super) fn read(pod: &Value) -> Result<Self, Unreadable> {
+        // Derived readers take a list for an object, and what is added would not fit into it.
+        let list = OBJECTS
+            .iter()
+            .find(|path| pod.pointer(path).is_some_and(Value::is_array));
+        if let Some(path) = list {
+            return Err(Unreadable(format!(
+                "a list stands where an object should be, at {path:?}"
+            )));
+        }
         Self::deserialize(pod).map_err(|cause| Unreadable(cause.to_string()))
     }
 

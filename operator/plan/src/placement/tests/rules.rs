@@ -391,6 +391,10 @@ fn what_is_no_pod_stays_as_it_is() {
         json!({ "metadata": {}, "spec": { "tolerations": {} } }),
         json!({ "metadata": {}, "spec": { "nodeSelector": [] } }),
         json!({ "metadata": {}, "spec": { "affinity": { "nodeAffinity": 1 } } }),
+        json!([{}, {}]),
+        json!({ "metadata": [null, null, null], "spec": {} }),
+        json!({ "metadata": {}, "spec": [null, null, null, null, null, null, null, null] }),
+        json!({ "metadata": {}, "spec": { "affinity": [null] } }),
     ] {
         let mutation = mutation(&pools, &broken, &[]);
         assert!(
