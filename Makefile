@@ -4,7 +4,7 @@ control_plane := e2e/control-plane/build.sh
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show a pool grow and shrink on a real control plane (KEEP=1 leaves it running)
@@ -23,6 +23,10 @@ test: ## Everything that must be green: lint, unit tests, scenarios on the real 
 .PHONY: lint
 lint: ## Format, clippy, licences and bans, scripts, Dockerfile, workflow, config (STRICT=1: no tool may be missing)
 	@hack/lint.sh
+
+.PHONY: fuzz
+fuzz: ## Send the pod webhook whatever libFuzzer thinks of for a minute (SECONDS_EACH=n)
+	@hack/fuzz.sh
 
 .PHONY: generate
 generate: ## Write config/crd from the Rust types

@@ -38,6 +38,7 @@ same_sample() {
 mapfile -t scripts < <(git ls-files --cached --others --exclude-standard | xargs grep -slE '^#!.*\b(ba)?sh$')
 
 check fmt cargo fmt --all --check
+check "fmt of fuzz" cargo fmt --manifest-path fuzz/Cargo.toml --check
 check clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 with cargo-deny --log-level error --locked check bans licenses sources
 with shellcheck "${scripts[@]}"
