@@ -23,4 +23,5 @@ mod stateful_sets;
 mod targets;
 mod thousands;
 mod trouble;
+mod vendor_webhook;
 mod webhook;

@@ -52,12 +52,13 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     plan.findings.extend(workload.findings);
     plan.findings.extend(profile::profile_findings(seen));
     plan.findings.extend(policies.findings);
-    plan.findings.extend(webhook::webhook_findings(seen));
+    plan.findings.extend(webhook::webhook_findings(seen, now));
     plan.wake_at = drain
         .wake_at
         .into_iter()
         .chain(workload.wake_at)
         .chain(heartbeat_expiry(seen, now))
+        .chain(webhook::vendor::selectors_due(seen, now))
         .min();
     let drain_steps: Vec<Step> = drain.steps.into_iter().chain(labels).collect();
     if pool_track.first() == Some(&Step::AddPoolFinalizer) {

@@ -190,6 +190,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         scheduling: Default::default(),
         kubernetes: None,
         webhook: Default::default(),
+        vendor_webhook: Default::default(),
         overflow: Default::default(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),

@@ -5,6 +5,7 @@ pub mod desk;
 pub mod issue;
 pub mod keeper;
 pub mod keyring;
+pub mod onlooker;
 pub mod prober;
 pub mod review;
 pub mod server;

@@ -60,6 +60,7 @@ impl Cluster {
             scheduling: self.scheduling(),
             kubernetes: self.kubernetes.known(),
             webhook: self.webhook.state(),
+            vendor_webhook: self.webhook.vendor(),
             overflow: self.overflow.right(),
             memory: BTreeMap::new(),
             recall: self

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 use tokio::sync::watch;
 use vnp_plan::placement::Placing;
+use vnp_plan::webhook::vendor::VendorSeen;
 use vnp_plan::webhook::{Probed, WebhookState};
 
 use super::cluster::{CLUSTER_KEY, Cluster, Mirrored};
@@ -64,6 +65,7 @@ pub struct Webhook {
     changed: watch::Sender<()>,
     state: Mutex<(WebhookState, Probed)>,
     in_place: watch::Sender<Option<String>>,
+    vendor: Mutex<VendorSeen>,
 }
 
 impl Default for Webhook {
@@ -77,6 +79,7 @@ impl Default for Webhook {
             changed: watch::Sender::new(()),
             state: Mutex::default(),
             in_place: watch::Sender::new(None),
+            vendor: Mutex::default(),
         }
     }
 }
@@ -122,6 +125,11 @@ impl Webhook {
             (WebhookState::InPlace(_), probed) => WebhookState::InPlace(probed.clone()),
             (kept, _) => kept.clone(),
         }
+    }
+
+    /// The vendor's webhook, as the leader saw it last.
+    pub fn vendor(&self) -> VendorSeen {
+        self.vendor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Certificates and configuration are in place, or not; the word changes with them.
@@ -193,6 +201,19 @@ impl Cluster {
     /// What came of a dry run.
     pub fn webhook_probed(&self, probed: Probed) {
         self.webhook_is(|(_, known)| *known = probed);
+    }
+
+    /// How the vendor's webhook is.
+    pub fn vendor_seen(&self, seen: VendorSeen) {
+        let changed = {
+            let mut known = self.webhook.vendor.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = *known != seen;
+            *known = seen;
+            changed
+        };
+        if changed {
+            self.wake_all();
+        }
     }
 
     fn webhook_is(&self, change: impl FnOnce(&mut (WebhookState, Probed))) {

@@ -254,7 +254,10 @@ fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     let unneeded = match pass.observed.pool.spec.webhook() {
         _ if pass.observed.deleting() => "the pool is being deleted and places no pods",
         WebhookMode::None => "spec.placement.webhook is None",
-        WebhookMode::Vendor => "this version does not look at the vendor's webhook",
+        WebhookMode::Vendor => {
+            let verified = "the vendor's webhook is there, trusted and ready, and shows the pool's selectors";
+            return said(type_, "True", Reason::Verified, verified);
+        }
         WebhookMode::Operator if pass.observed.webhook == WebhookState::Off => {
             "this operator was started with --no-webhook, and the pool names no rule"
         }

@@ -16,6 +16,7 @@ use super::health::Readiness;
 use super::lease::{Elector, LeaseLost, Timing};
 use super::metrics::Metrics;
 use super::queue::Queue;
+use crate::admission::onlooker::Onlooker;
 use crate::admission::setup::{Answering, Setup, TlsError};
 use crate::apply::Applier;
 use crate::cluster::ClusterLoop;
@@ -229,6 +230,11 @@ impl Loops {
             let prober = webhook.prober(&cluster, &operator.clients.ordinary, metrics);
             running.spawn(prober.run(stopped.clone()).map(Ok));
         }
+        let onlooker = Onlooker {
+            cluster: cluster.clone(),
+            client: operator.clients.ordinary.clone(),
+        };
+        running.spawn(onlooker.run(stopped.clone()).map(Ok));
         running.spawn(overflow.run(stopped));
         cluster.wake_all();
         Self { stop, running, pools }

@@ -1,7 +1,7 @@
 //! What this version does not act on yet. It is refused by name, never accepted in silence; what equals its default asks
 //! for nothing and is never refused.
 
-use vnp_crds::{ComputeQos, ProviderType, Reason, VirtualNodePoolSpec, WebhookMode};
+use vnp_crds::{ComputeQos, ProviderType, Reason, VirtualNodePoolSpec};
 
 use super::Refusal;
 
@@ -29,17 +29,11 @@ pub(super) fn sections(spec: &VirtualNodePoolSpec) -> Vec<Refusal> {
     const UNDONE: &str = "it is left undone, the rest of the pool works; remove it";
     let mut refused = Vec::new();
     let mut refuse = |field: &str, value: String| refused.push(not_yet(field, value, UNDONE));
-    if let Some(placement) = &spec.placement {
-        // Operator is the default with StatefulSet, and None asks for what is the case.
-        if placement.webhook == Some(WebhookMode::Vendor) {
-            refuse("spec.placement.webhook", WebhookMode::Vendor.to_string());
-        }
-        if !placement.rules.is_empty() {
-            refuse(
-                "spec.placement.rules",
-                set(placement.rules.iter().map(|r| r.name.as_str())),
-            );
-        }
+    if let Some(placement) = spec.placement.as_ref().filter(|p| !p.rules.is_empty()) {
+        refuse(
+            "spec.placement.rules",
+            set(placement.rules.iter().map(|r| r.name.as_str())),
+        );
     }
     let scheduler = spec.scheduling.as_ref().and_then(|s| s.scheduler_name.as_deref());
     if let Some(name) = scheduler.filter(|n| !n.is_empty()) {
@@ -82,6 +76,7 @@ mod tests {
             json!({ "placement": { "rules": [] } }),
             json!({ "placement": { "webhook": "Operator" } }),
             json!({ "placement": { "webhook": "None" } }),
+            json!({ "placement": { "webhook": "Vendor" } }),
             json!({ "scheduling": {} }),
             json!({ "scheduling": { "resourcePolicies": [] } }),
             json!({ "scheduling": { "resourcePolicies": [{ "name": "web", "namespaces": ["shop"] }] } }),
@@ -103,11 +98,6 @@ mod tests {
     fn each_section_is_named_with_its_value() {
         let rule = json!({ "name": "batch", "mode": "Require" });
         for (overlay, field, value) in [
-            (
-                json!({ "placement": { "webhook": "Vendor" } }),
-                "spec.placement.webhook",
-                "Vendor",
-            ),
             (
                 json!({ "placement": { "rules": [rule] } }),
                 "spec.placement.rules",

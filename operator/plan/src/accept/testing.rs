@@ -94,6 +94,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         scheduling: Default::default(),
         kubernetes: None,
         webhook: Default::default(),
+        vendor_webhook: Default::default(),
         overflow: Default::default(),
         memory: Default::default(),
         recall: Default::default(),

@@ -27,6 +27,7 @@ use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
 use crate::proof::LiveFacts;
 use crate::webhook::WebhookState;
+use crate::webhook::vendor::VendorSeen;
 
 /// The number at the end of a virtual node's name, counted from the StatefulSet's `ordinals.start`.
 pub type Ordinal = i32;
@@ -72,6 +73,8 @@ pub struct Observed {
     pub kubernetes: Option<String>,
     /// The operator's webhook.
     pub webhook: WebhookState,
+    /// The vendor's webhook; looked at while a pool relies on it.
+    pub vendor_webhook: VendorSeen,
     /// Whether pods of rules with `mode: Prefer` can be let overflow.
     pub overflow: Right,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use vnp_crds::FIELD_MANAGER;
 
@@ -24,19 +25,15 @@ pub struct SetBack {
     pub manager: String,
 }
 
+/// When the key was written last, by whomever. `None` when `managedFields` do not tell.
+pub(crate) fn last_write(config_map: &ConfigMap, key: &str) -> Option<Timestamp> {
+    let holders = holders(config_map, key);
+    holders.filter_map(|e| Some(e.time.as_ref()?.0)).max()
+}
+
 /// Who wrote the key last, when that was not us. `None` as well when `managedFields` do not tell.
 pub(super) fn foreign_writer(config_map: &ConfigMap, key: &str) -> Option<(Timestamp, String)> {
-    let entries = config_map.metadata.managed_fields.as_ref()?;
-    let holds = |fields: &serde_json::Value| {
-        fields
-            .get("f:data")
-            .and_then(|d| d.get(format!("f:{key}")))
-            .is_some()
-    };
-    let holders: Vec<_> = entries
-        .iter()
-        .filter(|e| e.fields_v1.as_ref().is_some_and(|f| holds(&f.0)))
-        .collect();
+    let holders: Vec<_> = holders(config_map, key).collect();
     if holders
         .iter()
         .any(|e| e.manager.as_deref() == Some(FIELD_MANAGER))
@@ -65,9 +62,20 @@ pub(super) fn contested_by(history: &SetBackHistory, seen: &SetBack) -> Option<S
     (last.duration_since(*first) <= WINDOW).then(|| seen.manager.clone())
 }
 
+/// The entries of `managedFields` that name the key.
+fn holders<'a>(config_map: &'a ConfigMap, key: &str) -> impl Iterator<Item = &'a ManagedFieldsEntry> {
+    let field = format!("f:{key}");
+    let entries = config_map.metadata.managed_fields.iter().flatten();
+    entries.filter(move |e| {
+        let fields = e.fields_v1.as_ref();
+        let data = fields.and_then(|f| f.0.get("f:data"));
+        data.and_then(|d| d.get(&field)).is_some()
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, Time};
     use serde_json::json;
 
     use super::*;

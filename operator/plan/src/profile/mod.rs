@@ -23,6 +23,7 @@ use crate::accept::Acceptance;
 use crate::observed::Observed;
 use crate::step::Step;
 
+pub(crate) use contest::last_write;
 pub use contest::{SetBack, SetBackHistory};
 pub use findings::{pending_profile_changes, profile_findings, released};
 pub use place::ACS_PROFILE_CONFIG_MAP;

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod configuration;
 pub mod probe;
 mod state;
+pub mod vendor;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

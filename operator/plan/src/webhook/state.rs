@@ -1,9 +1,12 @@
 //! Whether the webhook does what a pool asks of it, and how to say so.
 
+use jiff::Timestamp;
 use vnp_crds::{WEBHOOK_CONFIGURATION, WebhookMode};
 
 use crate::finding::{Finding, WebhookFault};
 use crate::observed::Observed;
+
+use super::vendor;
 
 /// How the operator's own webhook is, for all pools that ask for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,13 +41,14 @@ pub enum Probed {
 }
 
 /// What there is to say about the webhook of this pool.
-pub fn webhook_findings(seen: &Observed) -> Vec<Finding> {
+pub fn webhook_findings(seen: &Observed, now: Timestamp) -> Vec<Finding> {
     if seen.deleting() {
         return Vec::new();
     }
     let said = match seen.pool.spec.webhook() {
         WebhookMode::Operator => operator(seen),
-        WebhookMode::Vendor | WebhookMode::None => None,
+        WebhookMode::Vendor => vendor::fault(seen, now),
+        WebhookMode::None => None,
     };
     said.map(|(fault, message)| Finding::Webhook { fault, message })
         .into_iter()

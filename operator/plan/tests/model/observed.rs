@@ -73,6 +73,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         scheduling: Default::default(),
         kubernetes: None,
         webhook: Default::default(),
+        vendor_webhook: Default::default(),
         overflow: Default::default(),
         memory: (0..NODES).map(|o| (each(o), remembered(o, &memory[o]))).collect(),
         recall: Recall::default(),
