@@ -217,6 +217,12 @@ async fn without_the_webhook_pods_are_made_as_they_are_and_it_is_said() -> Resul
         relay.route(Route::To(operator.webhook()));
         start_pool(s, 1).await?;
         webhook_is(s, "True", "Verified", Duration::from_secs(20)).await?;
+        // Whatever brings a pod to virtual nodes, it waits only once.
+        s.kubectl(&format!(
+            "label namespace {} alibabacloud.com/eci=true virtual-node-affinity-injection=enabled",
+            s.namespace()
+        ))
+        .await?;
 
         let control_plane = s.environment().control_plane();
         let api_server = control_plane.server_address()?;

@@ -18,6 +18,7 @@ use vnp_crds::{GROUP, MANAGED_BY, MANAGED_BY_LABEL, WEBHOOK_CONFIGURATION, WEBHO
 
 use super::Placing;
 use super::routes::{Kind, NAME_LABEL, Route};
+use crate::selection::Reach;
 
 /// URL path of the webhook.
 pub const PATH: &str = "/mutate";
@@ -42,12 +43,22 @@ impl Placing {
     /// The MutatingWebhookConfiguration, the same for the same pools in any order; `None` when no pool asks for the
     /// webhook.
     pub fn configuration(&self, serving: &Serving<'_>) -> Option<Value> {
-        let mut asked: Vec<&Route> = Vec::new();
+        let mut asked: Vec<(&Route, Reach)> = Vec::new();
         for route in self.routes.places.iter().chain(&self.routes.policies) {
-            let known = asked.iter().any(|earlier| earlier.reach.covers(&route.reach));
-            if !known && !route.reach.is_void() {
-                asked.push(route);
+            let known = asked
+                .iter()
+                .any(|(earlier, _)| earlier.reach.covers(&route.reach));
+            if known || route.reach.is_void() {
+                continue;
             }
+            let mut reach = route.reach.clone();
+            // A pod waits for each call in turn. Of rules, Accepted says that they share pods; triggers do by their nature.
+            if matches!(route.kind, Kind::Trigger) {
+                reach = asked
+                    .iter()
+                    .fold(reach, |reach, (earlier, _)| reach.without(&earlier.reach));
+            }
+            asked.push((route, reach));
         }
         if asked.is_empty() {
             return None;
@@ -62,7 +73,7 @@ impl Placing {
         };
         let mut excluded: BTreeSet<String> = self.excluded.clone();
         excluded.insert(serving.namespace.to_owned());
-        let entry = |route: &&Route| entry(route, &excluded, serving);
+        let entry = |(route, reach): &(&Route, Reach)| entry(route, reach, &excluded, serving);
         Some(json!(MutatingWebhookConfiguration {
             metadata,
             webhooks: Some(asked.iter().map(entry).collect()),
@@ -71,12 +82,17 @@ impl Placing {
 }
 
 /// The fields that the API server fills in are spelt out: an absent one would look like a difference for good.
-fn entry(route: &Route, excluded: &BTreeSet<String>, serving: &Serving<'_>) -> MutatingWebhook {
+fn entry(
+    route: &Route,
+    reach: &Reach,
+    excluded: &BTreeSet<String>,
+    serving: &Serving<'_>,
+) -> MutatingWebhook {
     let enabled = || Expression::NotIn(WEBHOOK_LABEL.to_owned(), [WEBHOOK_DISABLED.to_owned()].into());
-    let mut namespaces: Selector = route.reach.namespaces.clone();
+    let mut namespaces: Selector = reach.namespaces.clone();
     namespaces.extend(Expression::NotIn(NAME_LABEL.to_owned(), excluded.clone()));
     namespaces.extend(enabled());
-    let mut pods = route.reach.pods.clone();
+    let mut pods = reach.pods.clone();
     pods.extend(enabled());
     MutatingWebhook {
         name: format!("{}.{GROUP}", route.entry),

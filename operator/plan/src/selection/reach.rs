@@ -28,6 +28,16 @@ impl Reach {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         follows(&self.namespaces, &other.namespaces) && follows(&self.pods, &other.pods)
     }
+
+    /// The same without the pods that `other` means, as far as selectors can say so. Never without a pod more.
+    pub(crate) fn without(mut self, other: &Self) -> Self {
+        if follows(&other.namespaces, &self.namespaces) {
+            self.pods.extend(opposite(&other.pods));
+        } else if follows(&other.pods, &self.pods) {
+            self.namespaces.extend(opposite(&other.namespaces));
+        }
+        self
+    }
 }
 
 /// What a selector says about one key.
@@ -86,6 +96,23 @@ fn by_key(selector: &Selector) -> BTreeMap<String, Key> {
         }
     }
     keys
+}
+
+/// Satisfied by all labels that don't satisfy `selector`. There is no such thing for two requirements: a selector knows no
+/// "or".
+fn opposite(selector: &Selector) -> Option<Expression> {
+    let mut all = selector.clone().into_iter();
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    Some(match only {
+        Expression::In(key, values) => Expression::NotIn(key, values),
+        Expression::NotIn(key, values) => Expression::In(key, values),
+        Expression::Equal(key, value) => Expression::NotEqual(key, value),
+        Expression::NotEqual(key, value) => Expression::Equal(key, value),
+        Expression::Exists(key) => Expression::DoesNotExist(key),
+        Expression::DoesNotExist(key) => Expression::Exists(key),
+    })
 }
 
 fn is_void(selector: &Selector) -> bool {

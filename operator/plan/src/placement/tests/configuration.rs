@@ -168,3 +168,39 @@ fn the_whole_of_an_entry() {
         })
     );
 }
+
+/// Each call may take two seconds when nobody answers.
+#[test]
+fn triggers_never_ask_about_a_pod_twice() {
+    let pools = [pool(
+        "burst",
+        2026,
+        json!({ "placement": { "rules": [rule("a", "a")] } }),
+    )];
+    let entries = configuration(&pools).unwrap().webhooks.unwrap();
+    let keys = [
+        ("alibabacloud.com/eci", "true"),
+        ("alibabacloud.com/acs", "true"),
+        ("eci", "true"),
+        ("app", "a"),
+    ];
+    let of = [
+        ("alibabacloud.com/eci", "true"),
+        ("virtual-node-affinity-injection", "enabled"),
+    ];
+    let some = |from: &[(&str, &str)], bits: usize| -> Labels {
+        let chosen = from.iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0);
+        chosen
+            .map(|(_, (k, v))| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    };
+    for (pod, namespace) in (0..16).flat_map(|p| (0..4).map(move |n| (p, n))) {
+        let (pod, namespace) = (some(&keys, pod), some(&of, namespace));
+        let asked = entries
+            .iter()
+            .filter(|e| asks(e, "shop", &namespace, &pod))
+            .count();
+        let meant = !pod.is_empty() || !namespace.is_empty();
+        assert_eq!(asked, usize::from(meant), "{pod:?} in {namespace:?}");
+    }
+}
