@@ -93,6 +93,27 @@ async fn pods_are_allowed_and_what_is_no_review_is_a_bad_request() {
 }
 
 #[tokio::test]
+async fn a_pod_that_can_not_be_read_is_allowed_as_it_is_and_counted() {
+    let (routes, metrics) = routes();
+    for pod in [
+        json!({"kind": "Pod", "spec": []}),
+        json!({"metadata": 7}),
+        json!([]),
+    ] {
+        let (code, answer) = post(&routes, review(pod.clone()).into()).await;
+        assert_eq!(code, StatusCode::OK, "{pod}");
+        assert!(allows(&answer));
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["response"]["patch"], Value::Null, "{pod}");
+    }
+    let text = metrics.render().unwrap();
+    assert!(
+        text.contains("virtualnodepool_webhook_requests_total{result=\"unreadable\"} 3"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_long_body_is_cut_off_whether_its_length_is_told_or_not() {
     let (routes, _) = routes();
     let chunk = Bytes::from(vec![b' '; 256 * 1024]);
