@@ -28,6 +28,10 @@ lint: ## Format, clippy, licences and bans, scripts, Dockerfile, workflow, confi
 fuzz: ## Send the pod webhook whatever libFuzzer thinks of for a minute (SECONDS_EACH=n)
 	@hack/fuzz.sh
 
+.PHONY: bench-webhook
+bench-webhook: ## Measure what the pod webhook costs, alone and in pod creation (ARGS=--help)
+	@hack/bench-webhook.sh $(ARGS)
+
 .PHONY: generate
 generate: ## Write config/crd from the Rust types
 	cargo run --locked --quiet --package vnp-crds --bin crdgen > config/crd/.new && mv config/crd/.new config/crd/virtualnodes.dev_virtualnodepools.yaml
