@@ -1,7 +1,6 @@
 //! What one pool has to say about the profile.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::Value;
 use vnp_crds::{ADOPTED_VALUES_ANNOTATION, EventReason, Reason, profile_key};
 
 use super::contest::{SetBack, contested_by, foreign_writer};
@@ -9,8 +8,9 @@ use super::gates::GateList;
 use super::originals::Originals;
 use super::parties::Parties;
 use super::place::Place;
-use super::reconcile::{path, reconcile};
+use super::reconcile::{LISTS, path, reconcile};
 use super::said::{contradiction, misspelt, said, same, same_scalar, syncs};
+use super::selectors::{self, SelectorList, pool_of};
 use super::{PoolInCluster, SetBackHistory};
 use crate::finding::{EventNote, Finding, ProfileState};
 use crate::observed::Observed;
@@ -92,13 +92,20 @@ pub fn released(observed: &Observed) -> bool {
             let Ok(originals) = Originals::of(there) else {
                 return false;
             };
-            let keys = originals.data.keys().filter(|k| *k != profile_key::FEATURE_GATES);
+            let keys = originals.data.keys().filter(|k| !LISTS.contains(&k.as_str()));
             let mut orphans = keys.filter(|key| !others.iter().any(|said| said.keys.contains_key(*key)));
             let mut orphan_gates = originals
                 .gates
                 .keys()
                 .filter(|gate| !others.iter().any(|said| said.gates.contains_key(*gate)));
-            orphans.next().is_none() && orphan_gates.next().is_none()
+            let named = |pool: &str| {
+                observed
+                    .others
+                    .iter()
+                    .any(|o| o.metadata.name.as_deref() == Some(pool))
+            };
+            let orphan_entries = originals.selectors.iter().any(|name| !named(pool_of(name)));
+            orphans.next().is_none() && orphan_gates.next().is_none() && !orphan_entries
         })
 }
 
@@ -154,11 +161,7 @@ fn broken_selectors(there: &ConfigMap) -> Option<String> {
         .as_ref()?
         .get(profile_key::SELECTORS)
         .filter(|t| !t.trim().is_empty())?;
-    match serde_json::from_str::<Vec<Value>>(text) {
-        Ok(list) if list.iter().all(Value::is_object) => None,
-        Ok(_) => Some("an entry is not an object".to_owned()),
-        Err(cause) => Some(cause.to_string()),
-    }
+    SelectorList::parse(text).err().map(|cause| cause.to_string())
 }
 
 fn misspellings(place: &Place, there: &ConfigMap) -> Vec<Finding> {
@@ -234,9 +237,57 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
             ));
         }
     }
+    if place.knows(profile_key::SELECTORS, current) || !taken.selectors.is_empty() {
+        let (lacking, contested) = selector_differences(observed, place, current, &taken);
+        missing.extend(lacking);
+        findings.extend(contested);
+    }
     if !missing.is_empty() {
         let message = format!("ConfigMap {}: {}", place.key, missing.join("; "));
         findings.insert(0, profile(ProfileState::Pending, message));
     }
     findings
+}
+
+/// Entries of `selectors` that are not there as the rules say. Of a list that can't be read something else is said.
+fn selector_differences(
+    observed: &Observed,
+    place: &Place,
+    current: &ConfigMap,
+    taken: &Originals,
+) -> (Vec<String>, Option<Finding>) {
+    let text = current.data.as_ref().and_then(|d| d.get(profile_key::SELECTORS));
+    let Ok(list) = SelectorList::parse(text.map(String::as_str).unwrap_or_default()) else {
+        return (Vec::new(), None);
+    };
+    let missing: Vec<String> = selectors::wanted(&observed.pool)
+        .into_iter()
+        .filter_map(|wanted| {
+            let name = &wanted.name;
+            match list.get(name) {
+                Some(there) if *there == wanted.value => None,
+                Some(_) if !taken.selectors.contains(name) => Some(format!(
+                    "selector {name} is there and not ours, it is left as it is; rename the rule or remove the entry"
+                )),
+                Some(_) => Some(format!("selector {name} is another than the rule asks for")),
+                None => Some(format!("selector {name} is absent")),
+            }
+        })
+        .collect();
+    let writer = foreign_writer(current, profile_key::SELECTORS);
+    let writer = writer.filter(|_| !missing.is_empty() && !taken.selectors.is_empty());
+    let contested = writer.and_then(|(at, manager)| {
+        let path = path(place, profile_key::SELECTORS, "");
+        let seen = SetBack { path, at, manager };
+        let manager = contested_by(&observed.recall.profile_set_back, &seen)?;
+        Some(Finding::Stalled {
+            reason: Reason::FieldContested,
+            message: format!(
+                "key selectors of ConfigMap {} was changed by field manager {manager} three times in ten minutes, against \
+                 spec.placement.rules: it is not written any more; stop {manager} from writing it, or remove the rules",
+                place.key
+            ),
+        })
+    });
+    (missing, contested)
 }

@@ -10,6 +10,7 @@ mod parties;
 mod place;
 mod reconcile;
 mod said;
+mod selectors;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What the profile held before it was ours, kept in an annotation of the ConfigMap itself so that it is written in the
 //! same patch as the change and lives exactly as long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ pub(super) struct Originals {
     /// Single gates of the key `featureGates`, which has other owners too. Their values keep the blanks around them.
     #[serde(default, rename = "featureGates", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) gates: BTreeMap<String, Option<String>>,
+    /// Names of the entries of the key `selectors` that we wrote; entries without their name here are somebody else's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) selectors: BTreeSet<String>,
     /// Whatever another version of the operator keeps here.
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
@@ -33,7 +36,7 @@ impl Originals {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.data.is_empty() && self.gates.is_empty() && self.rest.is_empty()
+        self.data.is_empty() && self.gates.is_empty() && self.selectors.is_empty() && self.rest.is_empty()
     }
 
     /// The annotation's value, `None` when there is nothing to keep.
@@ -73,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_another_version_keeps_is_kept() {
-        let text = r#"{"data":{},"selectors":["x"]}"#;
+        let text = r#"{"data":{},"selectors":["x"],"taints":["y"]}"#;
         assert_eq!(Originals::of(&config_map(text)).unwrap().text().unwrap(), text);
     }
 

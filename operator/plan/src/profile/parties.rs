@@ -4,6 +4,7 @@ use vnp_crds::{DeletionPolicy, Management};
 
 use super::PoolInCluster;
 use super::said::{Item, Said, network_key, said, syncs};
+use super::selectors::{self, Selector};
 use crate::accept::{seniority, served};
 
 /// What a pool does with its part of the profile.
@@ -50,6 +51,9 @@ struct Party {
     said: Said,
     rolled: bool,
     paused: bool,
+    deleting: bool,
+    name: String,
+    selectors: Vec<Selector>,
 }
 
 /// All pools, the oldest first.
@@ -86,6 +90,9 @@ impl Parties {
             said: said(&entry.pool),
             rolled: entry.rolled,
             paused: served(&entry.pool) && entry.pool.is_paused(),
+            deleting: entry.pool.metadata.deletion_timestamp.is_some(),
+            name: entry.pool.metadata.name.clone().unwrap_or_default(),
+            selectors: selectors::wanted(&entry.pool),
         };
         Self(sorted.iter().map(party).collect())
     }
@@ -117,6 +124,19 @@ impl Parties {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// The entries that the pools ask for, the oldest pool's first.
+    pub(super) fn selectors(&self) -> Vec<Selector> {
+        let acting = self.0.iter().filter(|p| p.role == Role::Acts);
+        acting.flat_map(|p| p.selectors.clone()).collect()
+    }
+
+    /// The entries of that pool stay as they are. They go before anything else does when a pool goes: nothing shall bring
+    /// pods to nodes that are drained.
+    pub(super) fn keeps_selectors_of(&self, pool: &str) -> bool {
+        let mut named = self.0.iter().filter(|p| p.name == pool);
+        named.any(|p| p.paused || (p.role == Role::Keeps && !p.deleting))
     }
 
     /// What is to become of a key. Network keys wait until every pool that wants the value has rolled its providers.

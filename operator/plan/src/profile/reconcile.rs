@@ -1,6 +1,6 @@
 //! One ConfigMap: from what the pools want and what is there to one write, or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,7 +14,11 @@ use super::originals::Originals;
 use super::parties::{Parties, Release, Wish};
 use super::place::Place;
 use super::said::{same, same_scalar};
+use super::selectors::{SelectorList, pool_of};
 use crate::step::{ProfilePatch, Step};
+
+/// Keys that have other owners too, and are released entry by entry.
+pub(super) const LISTS: [&str; 2] = [profile_key::FEATURE_GATES, profile_key::SELECTORS];
 
 /// What there is to do about one ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +78,7 @@ pub(super) fn reconcile(
     draft.write_keys(parties, history);
     draft.release_keys(parties);
     draft.gates(parties);
+    draft.selectors(parties, history);
     draft.finish(there.is_some(), &originals, parties)
 }
 
@@ -128,8 +133,8 @@ impl Draft<'_> {
 
     fn release_keys(&mut self, parties: &Parties) {
         for (key, original) in self.originals.data.clone() {
-            // Recorded only to know that the list was absent; the gates decide about it.
-            if key == profile_key::FEATURE_GATES || parties.key(&key) != Wish::Unnamed {
+            // Lists are recorded only to know that they were absent; their entries decide about them.
+            if LISTS.contains(&key.as_str()) || parties.key(&key) != Wish::Unnamed {
                 continue;
             }
             match parties.release(&key) {
@@ -189,6 +194,73 @@ impl Draft<'_> {
         if wanted != there {
             self.change(KEY, wanted);
         }
+    }
+
+    /// A list that can't be read is left alone, and so is an entry of somebody else that has the name of one of ours.
+    fn selectors(&mut self, parties: &Parties, history: &SetBackHistory) {
+        const KEY: &str = profile_key::SELECTORS;
+        let there = self.original_value(KEY).map(str::to_owned);
+        let recorded = self.originals.selectors.clone();
+        if !self.place.knows(KEY, self.there) && recorded.is_empty() {
+            return;
+        }
+        let Ok(list) = SelectorList::parse(there.as_deref().unwrap_or_default()) else {
+            return;
+        };
+        let (kept, ours): (BTreeSet<String>, BTreeSet<String>) = recorded
+            .iter()
+            .cloned()
+            .partition(|name| parties.keeps_selectors_of(pool_of(name)));
+        let mut wanted = parties.selectors();
+        wanted.retain(|s| recorded.contains(&s.name) || list.get(&s.name).is_none());
+        if wanted.is_empty() && recorded.is_empty() {
+            return;
+        }
+        let right = list.holds(&ours, &wanted);
+        if !right && let Some((at, manager)) = foreign_writer(self.there, KEY).filter(|_| !ours.is_empty()) {
+            let path = path(self.place, KEY, "");
+            let seen = SetBack { path, at, manager };
+            let contested = contested_by(history, &seen).is_some();
+            self.set_back.push(seen);
+            if contested {
+                return;
+            }
+        }
+        let Ok(after) = (if right {
+            Ok(list.clone())
+        } else {
+            list.replace(&ours, &wanted)
+        }) else {
+            return;
+        };
+        self.originals.selectors = wanted.iter().map(|s| s.name.clone()).chain(kept).collect();
+        let released = self.originals.selectors.is_empty();
+        if !released && there.as_deref().is_none_or(|text| text.trim().is_empty()) {
+            self.originals.data.entry(KEY.to_owned()).or_insert(there.clone());
+        }
+        let original = released.then(|| self.originals.data.remove(KEY)).flatten();
+        let text = match original {
+            Some(original) if after.is_empty() => original,
+            _ if right => there.clone(),
+            _ => Some(after.to_string()),
+        };
+        if text == there {
+            return;
+        }
+        let place = &self.place.key.name;
+        let set = wanted.iter().filter(|s| list.get(&s.name) != Some(&s.value));
+        let gone = ours
+            .iter()
+            .filter(|name| after.get(name).is_none() && list.get(name).is_some());
+        let before = self.changes.len();
+        self.changes
+            .extend(set.map(|s| format!("{place} selector {} set", s.name)));
+        self.changes
+            .extend(gone.map(|name| format!("{place} selector {name} removed")));
+        if self.changes.len() == before {
+            self.changes.push(format!("{place} selectors put in order"));
+        }
+        self.data.insert(KEY.to_owned(), text);
     }
 
     fn finish(mut self, exists: bool, before: &Originals, parties: &Parties) -> Work {

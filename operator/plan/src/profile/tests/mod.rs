@@ -3,6 +3,7 @@
 mod leaving;
 mod properties;
 mod saying;
+mod selectors;
 mod writing;
 
 use serde_json::{Value, json};
