@@ -3,6 +3,7 @@
 
 mod container;
 mod rivals;
+mod rules;
 mod supported;
 mod versions;
 mod warnings;
@@ -95,10 +96,12 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .chain(misspelt)
         .chain(drain)
         .chain(powerless)
+        .chain(rules::refusals(observed))
         .chain(supported::sections(&observed.pool.spec))
         .map(Finding::from)
         .collect();
     findings.extend(warnings::warnings(observed));
+    findings.extend(rules::warnings(observed));
     findings.extend(versions::warnings(observed));
     Acceptance {
         findings,

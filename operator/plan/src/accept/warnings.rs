@@ -18,7 +18,7 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
     .collect()
 }
 
-fn warning(subject: &str, note: String) -> Finding {
+pub(super) fn warning(subject: &str, note: String) -> Finding {
     Finding::Event(EventNote {
         reason: EventReason::ConfigWarning,
         subject: subject.to_owned(),

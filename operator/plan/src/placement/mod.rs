@@ -20,7 +20,7 @@ use vnp_crds::{KUBE_NODE_LEASE, KUBE_SYSTEM, VirtualNodePool};
 
 pub use configuration::{PATH, Serving};
 pub use pod::Unreadable;
-pub(crate) use routes::trouble;
+pub(crate) use routes::{NAME_LABEL, policy_reach, rule_reach, trouble};
 
 use routes::Routes;
 

@@ -14,7 +14,7 @@ use crate::compute::ComputeEffect;
 use crate::selection::{self, Reach, UnreadableSelector, is_qualified_name};
 
 /// The label with its own name that the API server puts on every namespace (KEP-2161).
-pub(super) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// All routes.
 #[derive(Clone, Debug, Default)]
@@ -235,16 +235,16 @@ pub(crate) fn policy_reach(policy: &ResourcePolicy) -> Result<Reach, UnreadableS
 }
 
 /// A documented label that brings pods to virtual nodes by itself.
-pub(crate) struct Trigger {
+struct Trigger {
     /// Key and value.
-    pub(crate) label: String,
+    label: String,
     /// First part of its name in the webhook configuration.
     entry: &'static str,
-    pub(crate) reach: Reach,
+    reach: Reach,
 }
 
 /// The triggers: pod labels first, a pod's own word is stronger than its namespace's.
-pub(crate) fn triggers() -> Vec<Trigger> {
+fn triggers() -> Vec<Trigger> {
     let on = |key: &str, value: &str| Selector::from(Expression::Equal(key.to_owned(), value.to_owned()));
     let pod = |entry, key: &str| Trigger {
         label: format!("{key}={TRUE}"),
