@@ -87,15 +87,18 @@ async fn a_pool_becomes_virtual_nodes() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_section_that_is_not_acted_on_is_refused_by_name() -> Result<()> {
+async fn a_form_that_is_not_served_is_refused_by_name() -> Result<()> {
     Scenario::run("refused", async |s| {
         s.start_operator(&OperatorOptions::default()).await?;
         let mut wanted = pool(s, 1);
-        wanted["spec"]["computeDefaults"] = serde_json::json!({ "class": "performance" });
+        wanted["spec"]["provider"] = serde_json::json!({
+            "type": "Deployment", "management": "Adopt", "namespace": "kube-system", "name": s.provider(),
+        });
+        let spec = wanted["spec"].as_object_mut();
+        spec.and_then(|spec| spec.remove("replicas"));
         s.apply(&wanted).await?;
         s.kubectl("wait virtualnodepool/refused --for=condition=Accepted=False --timeout=30s")
             .await?;
-        s.nodes_ready(1, Duration::from_secs(30)).await?;
         let accepted = get_pool(s).await?;
         let accepted = crate::fixture::condition(&accepted, "Accepted")
             .cloned()
@@ -104,7 +107,7 @@ async fn a_section_that_is_not_acted_on_is_refused_by_name() -> Result<()> {
         ensure!(
             accepted["message"]
                 .as_str()
-                .is_some_and(|m| m.contains("spec.computeDefaults")),
+                .is_some_and(|m| m.contains("spec.provider.type is Deployment")),
             "{accepted}"
         );
         Ok(())

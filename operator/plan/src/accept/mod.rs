@@ -72,7 +72,7 @@ impl From<Refusal> for Finding {
 /// * trouble with the workload stops writes to it, and the pool's profile with it, because both must say the same;
 /// * a profile that contradicts an older pool's stops the profile alone: the env of this provider is nobody else's;
 /// * a drain field that is not understood stops drains, because draining by half of what was asked is worse than waiting;
-/// * any other section that is not acted on stops nothing.
+/// * a rule that can't be followed stops only itself.
 pub fn accept(observed: &Observed) -> Acceptance {
     if let Some(refusal) = supported::provider_type(&observed.pool.spec) {
         return Acceptance {
@@ -97,7 +97,6 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .chain(drain)
         .chain(powerless)
         .chain(rules::refusals(observed))
-        .chain(supported::sections(&observed.pool.spec))
         .map(Finding::from)
         .collect();
     findings.extend(warnings::warnings(observed));
@@ -250,12 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn sections_that_are_left_undone_hold_nothing() {
-        let acceptance = accept(&observed(pool(
-            json!({ "spec": { "scheduling": { "schedulerName": "x" } } }),
-        )));
-        assert_eq!(reasons(&acceptance), [Reason::NotSupportedYet]);
-        assert!(acceptance.workload && acceptance.profile && acceptance.drain_held.is_none());
+    fn every_section_is_acted_on() {
+        for overlay in [
+            json!({ "placement": { "webhook": "Vendor" } }),
+            json!({ "placement": { "rules": [{ "name": "batch", "mode": "Require" }] } }),
+            json!({ "scheduling": { "schedulerName": "x" } }),
+            json!({ "scheduling": { "resourcePolicies": [{ "name": "web", "namespaces": ["shop"] }] } }),
+            json!({ "computeDefaults": { "class": "gpu", "qos": "best-effort", "gpuModelSeries": "T4" } }),
+            json!({ "drain": { "timeoutSeconds": 60, "onTimeout": "ForceDelete", "stages": [] } }),
+        ] {
+            let acceptance = accept(&observed(pool(json!({ "spec": overlay }))));
+            assert_eq!(reasons(&acceptance), [], "{overlay}");
+        }
     }
 
     #[test]

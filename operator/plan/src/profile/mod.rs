@@ -30,6 +30,8 @@ pub use findings::{pending_profile_changes, profile_findings, released};
 pub use place::ACS_PROFILE_CONFIG_MAP;
 pub(crate) use said::misspelt;
 pub use said::{Contradiction, contradiction};
+#[cfg(test)]
+pub(crate) use selectors::wanted as wanted_selectors;
 
 use parties::Parties;
 use place::Place;

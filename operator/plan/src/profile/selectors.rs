@@ -16,16 +16,16 @@ use crate::placement::trouble;
 
 /// One entry that a pool asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Selector {
-    pub(super) name: String,
-    pub(super) value: Value,
+pub(crate) struct Selector {
+    pub(crate) name: String,
+    pub(crate) value: Value,
 }
 
 /// The entries of one pool, in the order of its rules: the first one that selects a pod has the say.
 ///
 /// A rule of mode Prefer has none: the provider takes a pod that an entry selects to virtual nodes, room elsewhere or not.
 /// Source: ECI documentation, "Configure an eci-profile".
-pub(super) fn wanted(pool: &VirtualNodePool) -> Vec<Selector> {
+pub(crate) fn wanted(pool: &VirtualNodePool) -> Vec<Selector> {
     let placement = pool.spec.placement.iter().filter(|_| syncs(pool));
     let rules = placement.flat_map(|placement| &placement.rules);
     let compute = ComputeEffect::of(pool.spec.compute_defaults.as_ref());

@@ -1,10 +1,12 @@
 //! Tests of placement, and what they share: pools, pods, and a scheduler's view of both.
 
 mod configuration;
+mod documented;
 mod golden;
 mod manual_forms;
 mod properties;
 mod rules;
+mod three_paths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
