@@ -65,6 +65,10 @@ pub const OVERFLOW_LABEL: &str = "virtualnodes.dev/overflow";
 /// Annotation on a pod that the webhook changed: `<pool>/<rule>`, or `<pool>/<trigger>` where a label alone brought it.
 pub const PLACED_BY_ANNOTATION: &str = "virtualnodes.dev/placed-by";
 
+/// Annotation on a pod that the webhook gave compute defaults: what they were. They are a new pod's only; where the pool's
+/// are others by now, the pod is outdated.
+pub const COMPUTE_ANNOTATION: &str = "virtualnodes.dev/compute-defaults";
+
 /// Annotation on a pod; `"true"` makes the webhook answer with an admission warning for each thing it did.
 pub const EXPLAIN_ANNOTATION: &str = "virtualnodes.dev/explain";
 
@@ -110,6 +114,7 @@ mod tests {
             REVERTED_ANNOTATION,
             OVERFLOW_LABEL,
             PLACED_BY_ANNOTATION,
+            COMPUTE_ANNOTATION,
             EXPLAIN_ANNOTATION,
             WEBHOOK_LABEL,
             API_VERSION,

@@ -35,7 +35,8 @@ pub struct VirtualNodePoolStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<i32>,
 
-    /// Pods that run with older network or compute settings; recreate them to bring them up to date.
+    /// Pods that run with other compute defaults than they would get now; recreate them to bring them up to date. Absent
+    /// unless placement.webhook is Operator, which alone records what a pod got.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods_outdated: Option<i32>,
 

@@ -3,6 +3,7 @@
 //! It is the witness that the operator can't influence. The policy beside [`crate::control_plane`] keeps every write
 //! (bodies of those that matter) and the operator's reads, not the heartbeats of the simulated cloud.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct AuditEvent {
     pub request: Option<Value>,
     /// Body of the answer, where the policy keeps it.
     pub response: Option<Value>,
+    /// What admission noted: `patch.webhook.admission.k8s.io/...` for instance, where the policy keeps bodies.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A call of the Eviction API.
@@ -298,6 +301,8 @@ struct Raw {
     response_status: RawStatus,
     request_object: Option<Value>,
     response_object: Option<Value>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     request_received_timestamp: Timestamp,
     stage_timestamp: Timestamp,
 }
@@ -341,6 +346,7 @@ impl From<Raw> for AuditEvent {
             uri: raw.request_uri,
             request: raw.request_object,
             response: raw.response_object,
+            annotations: raw.annotations,
         }
     }
 }

@@ -13,6 +13,7 @@ mod faults;
 mod fixture;
 mod overflow;
 mod paused_leader;
+mod placement;
 mod policies;
 mod pool;
 mod quiet;

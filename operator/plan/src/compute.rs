@@ -14,6 +14,27 @@ const GPU: &str = "gpu";
 /// Class of reserved GPU instances, whose model is a label of their nodes.
 pub(crate) const GPU_HPN: &str = "gpu-hpn";
 
+/// Names in a stamp.
+const CLASS: &str = "class";
+const SERIES: &str = "series";
+
+/// A pod that is there, as far as compute defaults go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StampedPod<'a> {
+    /// What it got.
+    pub(crate) stamp: Option<&'a str>,
+    /// Its class, whoever chose it.
+    pub(crate) class: Option<&'a str>,
+    /// It has a QoS, whoever chose it.
+    pub(crate) qos: bool,
+    /// It asks for ECI, itself or by its namespace.
+    pub(crate) eci: bool,
+    /// It has a label with a series, whoever chose it.
+    pub(crate) series: bool,
+    /// It requests a GPU.
+    pub(crate) gpu: bool,
+}
+
 /// What compute defaults give a pod that says nothing itself. Empty: a plain ECI instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComputeEffect {
@@ -58,6 +79,43 @@ impl ComputeEffect {
     /// ACS instances are meant, not ECI.
     pub fn is_acs(&self) -> bool {
         !self.labels.is_empty()
+    }
+
+    /// What a pod gets of these defaults that says this class itself, or nothing of class and QoS, and that names a series
+    /// or none; `None` when it gets nothing. The text is kept on the pod.
+    pub fn stamp(&self, own_class: Option<&str>, own_series: bool) -> Option<String> {
+        let part = |name: &str, key: &str| {
+            let value = self.labels.get(key).or_else(|| self.node_selector.get(key))?;
+            Some(format!("{name}={value}"))
+        };
+        let class = self.labels.get(compute_label::CLASS)?;
+        if own_class.is_some_and(|own| own != class) {
+            return None;
+        }
+        let chosen = [part(CLASS, compute_label::CLASS), part("qos", compute_label::QOS)];
+        let series = part(SERIES, compute_label::GPU_SERIES).filter(|_| !own_series);
+        let chosen = chosen.into_iter().filter(|_| own_class.is_none());
+        let parts: Vec<String> = chosen.chain([series]).flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(","))
+    }
+
+    /// Whether the pod would get something else now than it got. One that got no series may have its own: of reserved GPU
+    /// nodes it stands in the node selector.
+    pub(crate) fn outdates(&self, pod: &StampedPod<'_>) -> bool {
+        let names = |part: &str| {
+            let mut parts = pod.stamp.into_iter().flat_map(|stamp| stamp.split(','));
+            parts.any(|p| p.split_once('=').is_some_and(|(name, _)| name == part))
+        };
+        let own_class = pod.class.filter(|_| !names(CLASS));
+        let gets_none = (self.gpu_only && !pod.gpu)
+            || (pod.stamp.is_none() && (pod.eci || (own_class.is_none() && pod.qos)));
+        let reserved = self
+            .labels
+            .get(compute_label::CLASS)
+            .is_some_and(|class| class == GPU_HPN);
+        let own_series = !names(SERIES) && (pod.series || reserved);
+        let now = self.stamp(own_class, own_series).filter(|_| !gets_none);
+        now.as_deref() != pod.stamp
     }
 
     /// The label that brings a pod to ACS by itself, where ACS is meant. A trigger: never for a pod that may stay on an
@@ -120,6 +178,23 @@ mod tests {
         assert_eq!(hpn.labels, map(&[("alibabacloud.com/compute-class", "gpu-hpn")]));
         assert_eq!(hpn.node_selector, map(&[series]));
         assert!(hpn.gpu_only);
+    }
+
+    #[test]
+    fn a_stamp_says_what_was_given() {
+        let gpu = effect(json!({ "class": "gpu", "qos": "best-effort", "gpuModelSeries": "T4" }));
+        let stamp = |class, series| gpu.stamp(class, series);
+        assert_eq!(
+            stamp(None, false).as_deref(),
+            Some("class=gpu,qos=best-effort,series=T4")
+        );
+        assert_eq!(stamp(None, true).as_deref(), Some("class=gpu,qos=best-effort"));
+        assert_eq!(stamp(Some("gpu"), false).as_deref(), Some("series=T4"));
+        assert_eq!(stamp(Some("gpu"), true), None);
+        assert_eq!(stamp(Some("performance"), false), None);
+        let hpn = effect(json!({ "class": "gpu-hpn", "gpuModelSeries": "T4" }));
+        assert_eq!(hpn.stamp(None, false).as_deref(), Some("class=gpu-hpn,series=T4"));
+        assert_eq!(ComputeEffect::default().stamp(None, false), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::accept::{Acceptance, accept};
 use crate::drain::health::{HEARTBEAT_LIMIT, health};
 use crate::drain::{DrainPlan, Holds, plan_drain};
 use crate::observed::{NodeView, Observed, Ordinal, Workload};
+use crate::placement::outdated;
 use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
 use crate::target::target;
@@ -228,18 +229,17 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
         let provider = seen.provider_pods.get(*o).map(AsRef::as_ref);
         ordinals.contains(o) && !n.unschedulable && !n.reserved() && health(Some(n), provider, now).is_ok()
     });
-    let pods: usize = seen
-        .bound
-        .keys()
-        .filter(|o| in_pool(o))
-        .map(|o| seen.pods_on(*o).count())
-        .sum();
+    let pods = || {
+        let ordinals = seen.bound.keys().copied().filter(|o| in_pool(o));
+        ordinals.flat_map(|o| seen.pods_on(o))
+    };
     Facts {
         target,
         deletion_policy: served.then(|| seen.pool.spec.deletion_policy()),
         nodes: int(nodes.count()),
         available: int(available.count()),
-        pods: int(pods),
+        pods: int(pods().count()),
+        outdated: outdated(seen, pods()).map(int),
         registered: registered(seen),
         retired: drain.retired.clone(),
         pending_changes: Vec::new(),

@@ -68,6 +68,8 @@ pub struct Facts {
     pub available: i32,
     /// Pods bound to the pool's nodes.
     pub pods: i32,
+    /// Of these, pods with compute defaults that new ones no longer get; `None` when nobody records what they got.
+    pub outdated: Option<i32>,
     /// Ordinals whose Node was ever seen.
     pub registered: Vec<Ordinal>,
     /// Ordinals taken away, newest last.

@@ -109,6 +109,10 @@ struct Annotations {
     acs_instance: Option<String>,
     #[serde(rename = "virtualnodes.dev/cordoned-in-term")]
     cordon_term: Option<String>,
+    #[serde(rename = "virtualnodes.dev/placed-by")]
+    placed_by: Option<String>,
+    #[serde(rename = "virtualnodes.dev/compute-defaults")]
+    compute: Option<String>,
 }
 
 impl Meta {

@@ -6,9 +6,9 @@ use vnp_crds::VirtualNodePoolStatus;
 
 /// Progress of a drain is written so often. Promise P5.
 const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
-/// The number of pods outside a drain is written so often at most...
+/// The numbers of pods outside a drain are written so often at most...
 const PODS_EVERY: SignedDuration = SignedDuration::from_secs(60);
-/// ...and only when it moved by so many percent of what is shown.
+/// ...and only when one moved by so many percent of what is shown.
 const PODS_PERCENT: i64 = 5;
 
 /// What to do with a status that was built.
@@ -39,7 +39,7 @@ pub(super) fn verdict(
     }
     let every = if next.drain.is_some() {
         PROGRESS_EVERY
-    } else if moved(shown.pods, next.pods) {
+    } else if moved(shown.pods, next.pods) || moved(shown.pods_outdated, next.pods_outdated) {
         PODS_EVERY
     } else {
         return Verdict::Keep;
@@ -57,6 +57,7 @@ pub(super) fn verdict(
 fn with_numbers_of(next: &VirtualNodePoolStatus, shown: &VirtualNodePoolStatus) -> VirtualNodePoolStatus {
     let mut next = next.clone();
     next.pods = shown.pods;
+    next.pods_outdated = shown.pods_outdated;
     if let (Some(next), Some(shown)) = (&mut next.drain, &shown.drain) {
         next.summary.clone_from(&shown.summary);
         next.pods_total = shown.pods_total;
@@ -142,6 +143,20 @@ mod tests {
             Verdict::Write
         );
         assert_eq!(verdict(Some(&idle(100)), &idle(0), None, at(0)), Verdict::Write);
+    }
+
+    #[test]
+    fn pods_that_are_made_anew_are_counted_down_quietly() {
+        let outdated = |pods: i32| VirtualNodePoolStatus {
+            pods_outdated: Some(pods),
+            ..idle(100)
+        };
+        let verdict =
+            |shown, next, now| verdict(Some(&outdated(shown)), &outdated(next), Some(at(0)), at(now));
+        assert_eq!(verdict(100, 97, 999), Verdict::Keep);
+        assert_eq!(verdict(100, 90, 20), Verdict::Later(at(60)));
+        assert_eq!(verdict(1, 0, 60), Verdict::Write);
+        assert_eq!(verdict(0, 1, 60), Verdict::Write);
     }
 
     #[test]

@@ -47,8 +47,7 @@ pub(super) fn report(pass: &Pass<'_>) -> Report {
         nodes: Some(facts.nodes),
         available_nodes: Some(facts.available),
         pods: Some(facts.pods),
-        // Not computed by this version; absent says so, 0 would claim that no pod is outdated.
-        pods_outdated: None,
+        pods_outdated: facts.outdated,
         selector: selector(pass.observed, previous),
         provider: Some(provider(pass)),
         // The plan counts what it leaves out; more lines than the schema takes would cost the whole status.

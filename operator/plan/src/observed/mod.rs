@@ -17,7 +17,7 @@ use serde_json::Value;
 use vnp_crds::VirtualNodePool;
 
 pub use node::{CordonOwner, Heartbeat, NodeView};
-pub use pod::{BoundPod, Budget, ObjectKey, PodOwner, PodPhase, ProviderPod};
+pub use pod::{BoundPod, Budget, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members};
 pub use waiting::{Right, WaitingPod};

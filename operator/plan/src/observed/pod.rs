@@ -50,11 +50,24 @@ pub struct BoundPod {
     pub requires_virtual: bool,
     /// The cloud's id of its instance, once the provider has written it.
     pub instance_id: Option<String>,
+    /// What the webhook did to it.
+    pub placed: Option<Box<Placed>>,
+    /// A container requests a GPU.
+    pub gpu: bool,
     /// Its phase when it was seen last without `deletion`; `None` when it was being deleted from the first sight on.
     pub before_deletion: Option<PodPhase>,
     /// It was seen with condition `DisruptionTarget` of reason `EvictionByEvictionAPI`, which the server sets with an
     /// eviction that it accepts and a provider may overwrite.
     pub evicted: bool,
+}
+
+/// What the operator's webhook recorded on a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// `<pool>/<rule>`.
+    pub by: String,
+    /// The compute defaults that the pod got.
+    pub compute: Option<String>,
 }
 
 /// Phase of a pod.

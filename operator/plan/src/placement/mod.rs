@@ -5,6 +5,7 @@ mod configuration;
 mod gpu;
 mod mutate;
 mod node_choice;
+mod outdated;
 mod pod;
 mod routes;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 use vnp_crds::{KUBE_NODE_LEASE, KUBE_SYSTEM, VirtualNodePool};
 
 pub use configuration::{PATH, Serving};
+pub(crate) use outdated::outdated;
 pub use pod::Unreadable;
 pub(crate) use routes::{NAME_LABEL, policy_reach, rule_reach, trouble};
 

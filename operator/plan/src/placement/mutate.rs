@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vnp_crds::{
-    EXPLAIN_ANNOTATION, OVERFLOW_LABEL, PLACED_BY_ANNOTATION, POOL_LABEL, PlacementMode, TRUE,
-    WEBHOOK_DISABLED, WEBHOOK_LABEL, compute_label, trigger_label, virtual_node,
+    COMPUTE_ANNOTATION, EXPLAIN_ANNOTATION, OVERFLOW_LABEL, PLACED_BY_ANNOTATION, POOL_LABEL, PlacementMode,
+    TRUE, WEBHOOK_DISABLED, WEBHOOK_LABEL, compute_label, trigger_label, virtual_node,
 };
 
 use super::additions::Additions;
@@ -183,6 +183,11 @@ impl PodOnRoute<'_> {
         if !silent && own_class != class {
             return;
         }
+        let own_class = own_class.map(str::to_owned);
+        let own_series = self.has_series(additions, required);
+        if let Some(stamp) = compute.stamp(own_class.as_deref(), own_series) {
+            additions.annotation(COMPUTE_ANNOTATION, &stamp);
+        }
         for (key, value) in &compute.labels {
             if silent || *key == compute_label::GPU_SERIES {
                 additions.label(key, value);
@@ -198,6 +203,16 @@ impl PodOnRoute<'_> {
             if !speaks_of(self.pod, key) {
                 additions.node_label(key, value);
             }
+        }
+    }
+
+    /// The pod names a GPU model itself, or can't be given one: ordinary nodes don't have that label.
+    fn has_series(&self, additions: &Additions<'_>, required: bool) -> bool {
+        let key = compute_label::GPU_SERIES;
+        if self.route.pool.compute.node_selector.contains_key(key) {
+            !required || speaks_of(self.pod, key)
+        } else {
+            additions.says(key).is_some()
         }
     }
 

@@ -7,9 +7,10 @@ use k8s_openapi::api::core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use vnp_crds::virtual_node;
 use vnp_plan::observed::{
-    BoundPod, Member, MemberState, ObjectKey, PodOwner, PodPhase, ProviderPod, WaitingPod,
+    BoundPod, Member, MemberState, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod, WaitingPod,
 };
 
 use super::{Condition, Meta, ready};
@@ -109,6 +110,7 @@ struct PodSpec {
     affinity: Option<Affinity>,
     tolerations: Option<Vec<Toleration>>,
     containers: Vec<Container>,
+    init_containers: Option<Vec<Container>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -143,6 +145,32 @@ struct Container {
     name: String,
     #[serde(default)]
     image: String,
+    resources: Option<Resources>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Resources {
+    limits: Option<Gpus>,
+    requests: Option<Gpus>,
+}
+
+/// The resources that are GPUs, the same as in the plan's `placement/gpu.rs`. Whatever a quantity looks like, the pod is read.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Gpus {
+    #[serde(rename = "nvidia.com/gpu")]
+    nvidia: Option<Value>,
+    #[serde(rename = "alibabacloud.com/ppu")]
+    ppu: Option<Value>,
+}
+
+impl Container {
+    fn requests_gpu(&self) -> bool {
+        let lists = self.resources.iter().flat_map(|r| [&r.limits, &r.requests]);
+        let asked = lists.flatten().flat_map(|gpus| [&gpus.nvidia, &gpus.ppu]);
+        asked.flatten().any(|quantity| quantity != "0")
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -319,6 +347,18 @@ impl From<PodWire> for SlimPod {
                 .eci_instance
                 .or(annotations.acs_instance)
                 .filter(|id| !id.is_empty()),
+            placed: annotations.placed_by.map(|by| {
+                Box::new(Placed {
+                    by,
+                    compute: annotations.compute,
+                })
+            }),
+            gpu: spec
+                .init_containers
+                .iter()
+                .flatten()
+                .chain(&spec.containers)
+                .any(Container::requests_gpu),
             finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
             grace_seconds: spec.termination_grace_period_seconds,
             requires_virtual: requires_virtual(&spec),

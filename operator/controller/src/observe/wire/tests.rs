@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use vnp_plan::observed::{CordonOwner, MemberState, PodPhase};
+use vnp_plan::observed::{CordonOwner, MemberState, Placed, PodPhase};
 
 use super::node::count;
 use super::*;
@@ -120,6 +120,41 @@ fn either_vendor_s_annotation_names_the_instance() {
         id(json!({"k8s.aliyun.com/eci-instance-id": "", "other": "x"})),
         None
     );
+}
+
+#[test]
+fn what_the_webhook_recorded_is_read() {
+    let placed = |annotations: Value| {
+        pod(json!({"metadata": {"name": "a", "annotations": annotations}}))
+            .bound
+            .placed
+    };
+    assert_eq!(
+        placed(json!({"virtualnodes.dev/compute-defaults": "class=gpu"})),
+        None
+    );
+    let both =
+        json!({"virtualnodes.dev/placed-by": "burst/all", "virtualnodes.dev/compute-defaults": "class=gpu"});
+    let expected = Placed {
+        by: "burst/all".into(),
+        compute: Some("class=gpu".into()),
+    };
+    assert_eq!(placed(both), Some(Box::new(expected)));
+}
+
+#[test]
+fn a_gpu_in_any_container_is_seen_whatever_its_quantity_looks_like() {
+    let gpu = |containers: Value, init: Value| {
+        let spec = json!({"containers": containers, "initContainers": init});
+        pod(json!({"metadata": {"name": "a"}, "spec": spec})).bound.gpu
+    };
+    let asks = |list: &str, name: &str, quantity: Value| json!([{"name": "c", "resources": {list: {name: quantity}}}]);
+    let none = || json!([{"name": "c"}]);
+    assert!(gpu(asks("limits", "nvidia.com/gpu", json!("1")), json!(null)));
+    assert!(gpu(none(), asks("requests", "alibabacloud.com/ppu", json!(2))));
+    assert!(!gpu(none(), none()));
+    assert!(!gpu(asks("limits", "nvidia.com/gpu", json!("0")), none()));
+    assert!(!gpu(asks("limits", "cpu", json!("1")), none()));
 }
 
 #[test]

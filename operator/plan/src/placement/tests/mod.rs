@@ -4,6 +4,7 @@ mod configuration;
 mod documented;
 mod golden;
 mod manual_forms;
+mod outdated;
 mod properties;
 mod rules;
 mod three_paths;

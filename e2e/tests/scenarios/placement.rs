@@ -1,0 +1,407 @@
+//! `spec.placement` on a real API server that really calls the webhook: which patch each pod gets, where the scheduler
+//! then puts it, and that nobody asks about a pod that no rule means.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use serde_json::{Value, json};
+use vnp_e2e::operator::{Operator, OperatorOptions};
+use vnp_e2e::scenario::{Scenario, eventually, manifests};
+
+use crate::fixture::{condition, get, get_pool, pool, ready};
+
+const SOON: Duration = Duration::from_secs(30);
+const ECI_NAMESPACE: (&str, &str) = ("alibabacloud.com/eci", "true");
+
+/// The forms of asking for virtual nodes that the vendor documents, in the YAML of its pages: shared with the tests of the
+/// mutation alone.
+macro_rules! page {
+    ($name:literal) => {
+        include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../operator/plan/src/placement/tests/pages/",
+            $name
+        ))
+    };
+}
+
+/// What a page says becomes of its pods.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Eci,
+    Acs(&'static str),
+    /// Nothing on the pod says: without the vendor's scheduler it stays with ordinary nodes.
+    Ordinary,
+}
+
+struct Form {
+    name: &'static str,
+    page: &'static str,
+    namespace: Option<(&'static str, &'static str)>,
+    label: Option<(&'static str, &'static str)>,
+    end: End,
+}
+
+fn forms() -> Vec<Form> {
+    let form = |name, page, end| Form {
+        name,
+        page,
+        namespace: None,
+        label: None,
+        end,
+    };
+    let (cpu, gpu) = (End::Acs("general-purpose"), End::Acs("gpu"));
+    let run = page!("run.yaml");
+    vec![
+        form("node-selector", page!("node-selector.yaml"), End::Eci),
+        form("eci-label", page!("eci-label.yaml"), End::Eci),
+        form("eci-label-gpu", page!("eci-label-gpu.yaml"), End::Eci),
+        Form {
+            namespace: Some(ECI_NAMESPACE),
+            ..form("eci-namespace", page!("eci-namespace.yaml"), End::Eci)
+        },
+        Form {
+            namespace: Some(("virtual-node-affinity-injection", "enabled")),
+            ..form("legacy-namespace", run, End::Eci)
+        },
+        Form {
+            label: Some(("eci", "true")),
+            ..form("legacy-label", run, End::Eci)
+        },
+        form("acs-node-selector", page!("acs-node-selector.yaml"), cpu),
+        form("acs-label", page!("acs-label.yaml"), cpu),
+        form("acs-node-selector-gpu", page!("acs-node-selector-gpu.yaml"), gpu),
+        form("acs-label-gpu", page!("acs-label-gpu.yaml"), gpu),
+        form(
+            "acs-policy-gpu",
+            page!("acs-resource-policy-gpu.yaml"),
+            End::Ordinary,
+        ),
+        form("co-scheduler", page!("co-scheduler.yaml"), End::Ordinary),
+    ]
+}
+
+/// How often the operator was asked about a pod.
+async fn requests(operator: &Operator) -> Result<u64> {
+    let metrics = operator.metrics().await?;
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("virtualnodepool_webhook_requests_total{"))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+/// No dry run of the operator's own disturbs the counts: the first one has come and the next is far away.
+async fn start(s: &Scenario<'_>, wanted: &Value, nodes: usize) -> Result<Operator> {
+    let mut options = OperatorOptions::default();
+    options
+        .args
+        .extend(["--webhook-probe-seconds", "3600"].map(str::to_owned));
+    let operator = s.spawn_operator(&options).await?;
+    s.apply(wanted).await?;
+    ready(s, Duration::from_secs(60)).await?;
+    s.nodes_ready(nodes, Duration::from_secs(10)).await?;
+    eventually("the webhook is verified", SOON, async || {
+        let pool = get_pool(s).await?;
+        let said = condition(&pool, "WebhookReady").context("no WebhookReady")?;
+        ensure!(said["reason"] == "Verified", "{said}");
+        Ok(())
+    })
+    .await?;
+    Ok(operator)
+}
+
+/// A namespace of the scenario with this label.
+async fn namespace(s: &Scenario<'_>, name: &str, label: Option<(&str, &str)>) -> Result<String> {
+    let name = format!("{}-{name}", s.namespace());
+    let mut manifest = manifests::namespace(&name);
+    if let Some((key, value)) = label {
+        manifest["metadata"]["labels"] = json!({ key: value });
+    }
+    s.apply(&manifest).await?;
+    Ok(name)
+}
+
+fn pod(name: &str, label: (&str, &str)) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {label.0: label.1}},
+        "spec": {"containers": [{"name": "main", "image": "example.invalid/none"}]},
+    })
+}
+
+/// Two pods that say nothing of nodes.
+fn deployment(namespace: &str, app: &str) -> Value {
+    let mut template = pod("x", ("app", app));
+    template["metadata"] = json!({"labels": {"app": app}});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": app, "namespace": namespace},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": app}},
+            "template": {"metadata": template["metadata"], "spec": template["spec"]},
+        },
+    })
+}
+
+async fn create(s: &Scenario<'_>, namespace: &str, pod: Value) -> Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(s.client(), namespace);
+    let name = pod["metadata"]["name"].to_string();
+    let pod: Pod = serde_json::from_value(pod)?;
+    let created = pods.create(&PostParams::default(), &pod).await;
+    created.with_context(|| format!("create pod {name}"))
+}
+
+/// The node of a pod, once it runs.
+async fn node_of(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(s.client(), namespace);
+    eventually(&format!("pod {namespace}/{name} runs"), SOON, async || {
+        let pod = pods.get(name).await?;
+        let phase = pod.status.and_then(|status| status.phase);
+        ensure!(phase.as_deref() == Some("Running"), "it is {phase:?}");
+        pod.spec.and_then(|spec| spec.node_name).context("it has no node")
+    })
+    .await
+}
+
+/// The patches of webhooks on the creation of a pod, as the API server recorded them.
+fn patches(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<Vec<Value>> {
+    let mut patches = Vec::new();
+    for event in s.audit_log().events()? {
+        let created = event.verb == "create" && event.is("pods", None) && event.received >= s.began();
+        let named = event.request.as_ref().and_then(|r| r.pointer("/metadata/name"));
+        if !created || event.namespace.as_deref() != Some(namespace) || named != Some(&json!(name)) {
+            continue;
+        }
+        for (key, text) in &event.annotations {
+            if key.starts_with("patch.webhook.admission.k8s.io/") {
+                let record: Value = serde_json::from_str(text)?;
+                ensure!(record["configuration"] == "virtualnodepool-affinity", "{record}");
+                patches.push(record["patch"].clone());
+            }
+        }
+    }
+    Ok(patches)
+}
+
+fn toleration() -> Value {
+    json!({"op": "add", "path": "/spec/tolerations/-",
+           "value": {"key": "virtual-kubelet.io/provider", "operator": "Exists"}})
+}
+
+fn node_selector(labels: Value) -> Value {
+    json!({"op": "add", "path": "/spec/nodeSelector", "value": labels})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
+    Scenario::run("placement", async |s| {
+        let mut wanted = pool(s, 1);
+        wanted["spec"]["placement"] = json!({"rules": [{
+            "name": "batch", "mode": "Require", "podSelector": {"matchLabels": {"app": "report"}},
+            "labels": {"team": "batch"}, "annotations": {"k8s.aliyun.com/eci-use-specs": "2-4Gi"},
+        }]});
+        wanted["spec"]["computeDefaults"] = json!({"class": "performance", "qos": "best-effort"});
+        let operator = start(s, &wanted, 1).await?;
+        let accepted = get_pool(s).await?;
+        let accepted = condition(&accepted, "Accepted").context("no Accepted")?;
+        ensure!(accepted["status"] == "True", "{accepted}");
+        let own = s.namespace();
+        let before = requests(&operator).await?;
+
+        create(s, own, pod("unmatched", ("app", "web"))).await?;
+        ensure!(patches(s, own, "unmatched")?.is_empty(), "it was patched");
+        ensure!(node_of(s, own, "unmatched").await?.starts_with("host-"));
+        ensure!(
+            requests(&operator).await? == before,
+            "somebody asked about a pod that no rule means"
+        );
+
+        create(s, own, pod("labelled", ("alibabacloud.com/eci", "true"))).await?;
+        let golden = json!([
+            toleration(),
+            node_selector(json!({"type": "virtual-kubelet"})),
+            {"op": "add", "path": "/metadata/annotations",
+             "value": {"virtualnodes.dev/placed-by": "placement/alibabacloud.com/eci=true"}},
+        ]);
+        let patched = patches(s, own, "labelled")?;
+        ensure!(patched == [golden], "{}", json!(patched));
+        ensure!(node_of(s, own, "labelled").await? == s.node(0));
+        ensure!(requests(&operator).await? == before + 1, "one call for one pod");
+
+        create(s, own, pod("matched", ("app", "report"))).await?;
+        let golden = json!([
+            toleration(),
+            {"op": "add", "path": "/metadata/labels/alibabacloud.com~1acs", "value": "true"},
+            {"op": "add", "path": "/metadata/labels/alibabacloud.com~1compute-class", "value": "performance"},
+            {"op": "add", "path": "/metadata/labels/alibabacloud.com~1compute-qos", "value": "best-effort"},
+            {"op": "add", "path": "/metadata/labels/team", "value": "batch"},
+            node_selector(json!({"type": "virtual-kubelet"})),
+            {"op": "add", "path": "/metadata/annotations", "value": {
+                "k8s.aliyun.com/eci-use-specs": "2-4Gi",
+                "virtualnodes.dev/compute-defaults": "class=performance,qos=best-effort",
+                "virtualnodes.dev/placed-by": "placement/batch"}},
+        ]);
+        let patched = patches(s, own, "matched")?;
+        ensure!(patched == [golden], "{}", json!(patched));
+        ensure!(node_of(s, own, "matched").await? == s.node(0));
+
+        let labelled = namespace(s, "eci", Some(ECI_NAMESPACE)).await?;
+        s.apply(&deployment(&labelled, "web")).await?;
+        let pods: Api<Pod> = Api::namespaced(s.client(), &labelled);
+        eventually("the Deployment runs on the virtual node", SOON, async || {
+            let list = pods.list(&kube::api::ListParams::default()).await?.items;
+            ensure!(list.len() == 2, "{} pods", list.len());
+            for pod in list {
+                let ObjectMeta {
+                    annotations, labels, ..
+                } = pod.metadata;
+                let placed = annotations.unwrap_or_default();
+                let by = placed.get("virtualnodes.dev/placed-by").map(String::as_str);
+                ensure!(
+                    by == Some("placement/namespace alibabacloud.com/eci=true"),
+                    "{by:?}"
+                );
+                let class = "alibabacloud.com/compute-class";
+                ensure!(
+                    labels.is_none_or(|l| !l.contains_key(class)),
+                    "the namespace says ECI"
+                );
+                let node = pod.spec.and_then(|spec| spec.node_name);
+                ensure!(node == Some(s.node(0)), "it is on {node:?}");
+            }
+            Ok(())
+        })
+        .await?;
+        s.kubectl(&format!("delete namespace {labelled} --wait=false"))
+            .await?;
+
+        // Another default changes no pod that is there.
+        wanted["spec"]["computeDefaults"] = json!({"class": "general-purpose"});
+        s.apply(&wanted).await?;
+        eventually("one pod is outdated", SOON, async || {
+            let pool = get_pool(s).await?;
+            ensure!(pool["status"]["podsOutdated"] == 1, "{}", pool["status"]);
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documented_forms_end_where_their_pages_say() -> Result<()> {
+    Scenario::run("forms", async |s| {
+        let _operator = start(s, &pool(s, 1), 1).await?;
+        for form in forms() {
+            let namespace = namespace(s, form.name, form.namespace).await?;
+            let manifest: Value = serde_saphyr::from_str(form.page)?;
+            let mut pod = match manifest.pointer("/spec/template") {
+                Some(template) => json!({"metadata": template["metadata"], "spec": template["spec"]}),
+                None => manifest,
+            };
+            pod["metadata"]["name"] = json!("form");
+            if let Some((key, value)) = form.label {
+                pod["metadata"]["labels"][key] = json!(value);
+            }
+            // The simulated nodes have no GPUs.
+            for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
+                container["resources"] = json!({});
+            }
+            let stored = create(s, &namespace, pod.clone())
+                .await
+                .with_context(|| format!("{}: {pod}", form.name))?;
+            let labels = stored.metadata.labels.unwrap_or_default();
+            let class = labels.get("alibabacloud.com/compute-class").map(String::as_str);
+            let wanted = match form.end {
+                End::Acs(class) => Some(class),
+                End::Eci | End::Ordinary => None,
+            };
+            ensure!(class == wanted, "{}: class {class:?}", form.name);
+            // Nobody serves the page's scheduler here.
+            if form.name == "co-scheduler" {
+                let scheduler = stored.spec.and_then(|spec| spec.scheduler_name);
+                ensure!(scheduler.as_deref() == Some("ack-co-scheduler"), "{scheduler:?}");
+            } else {
+                let node = node_of(s, &namespace, "form").await?;
+                let is_virtual = node == s.node(0);
+                ensure!(
+                    is_virtual == (form.end != End::Ordinary),
+                    "{}: on {node}",
+                    form.name
+                );
+            }
+            s.kubectl(&format!("delete namespace {namespace} --wait=false"))
+                .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_rule_go_to_the_nodes_of_its_pool() -> Result<()> {
+    Scenario::run("two-pools", async |s| {
+        let ruled = |name: &str, provider: String, app: &str| {
+            let mut pool = manifests::pool(name, &provider, 1);
+            pool["spec"]["placement"] = json!({"rules": [{
+                "name": "own", "mode": "Require", "podSelector": {"matchLabels": {"app": app}},
+            }]});
+            pool
+        };
+        let first = ruled(s.name(), s.provider(), "first");
+        let _operator = start(s, &first, 1).await?;
+        let (name, provider) = (format!("{}-b", s.name()), format!("{}-b", s.provider()));
+        s.apply(&ruled(&name, provider.clone(), "second")).await?;
+        let node = format!("{provider}-0");
+        let label = async || -> Result<Value> {
+            let node = get(s, &format!("node {node}")).await?;
+            Ok(node["metadata"]["labels"]["virtualnodes.dev/pool"].clone())
+        };
+        let labelled = async || {
+            eventually("the second pool's node has its label", SOON, async || {
+                let label = label().await?;
+                ensure!(label == name.as_str(), "{label}");
+                Ok(())
+            })
+            .await
+        };
+        labelled().await?;
+        // A Node that registers again comes without the label.
+        s.kubectl(&format!("delete node {node}")).await?;
+        labelled().await?;
+
+        let own = s.namespace();
+        for (app, expected) in [("first", s.node(0)), ("second", node.clone())] {
+            create_until_placed(s, own, app).await?;
+            let on = node_of(s, own, app).await?;
+            ensure!(on == expected, "{app} runs on {on}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The configuration follows a new pool within a moment: asked by dry runs.
+async fn create_until_placed(s: &Scenario<'_>, namespace: &str, app: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(s.client(), namespace);
+    let pod: Pod = serde_json::from_value(pod(app, ("app", app)))?;
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    eventually(&format!("pods of {app} are placed"), SOON, async || {
+        let stored = pods.create(&dry_run, &pod).await?;
+        let selector = stored
+            .spec
+            .and_then(|spec| spec.node_selector)
+            .unwrap_or_default();
+        ensure!(selector.contains_key("virtualnodes.dev/pool"), "{selector:?}");
+        Ok(())
+    })
+    .await?;
+    pods.create(&PostParams::default(), &pod).await?;
+    Ok(())
+}
