@@ -100,14 +100,13 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
         let gate = CallGate::open(kubeconfig).await?;
         let mut operator = through(s, &gate).await?;
         start_pool(s, 1).await?;
-        let mut seen: BTreeSet<(String, &str)> = BTreeSet::new();
-        let until = Instant::now() + Duration::from_secs(240);
+        // Kinds of write at which the operator died, by the moment.
+        let mut before: BTreeSet<String> = BTreeSet::new();
+        let mut after: BTreeSet<String> = BTreeSet::new();
         let mut rounds = 0;
-        // Shrinks in a row in which nothing was new.
-        let mut known_rounds = 0;
         let mut wanted = 2;
-        // Grow and shrink again and again; each time a kind of write shows up for the first time, kill at it, before and
-        // after in turn.
+        // Grow and shrink again and again; the first time that a kind of write shows up, kill right before it, the second
+        // time right after it.
         loop {
             if wanted == 1 {
                 rounds += 1;
@@ -117,41 +116,36 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
             let mut new = 0;
             let round = Instant::now();
             while round.elapsed() < Duration::from_secs(90) {
-                let (fate, name) = if (seen.len() + known_rounds).is_multiple_of(2) {
-                    (Fate::LostBefore, "before")
-                } else {
-                    (Fate::LostAfter, "after")
-                };
-                let known: BTreeSet<(String, &str)> = seen.clone();
-                let mut trap = gate.trap(fate, move |call| {
-                    kind(call).is_some_and(|kind| !known.contains(&(kind, name)))
+                let done = before.clone();
+                let mut unsent = gate.trap(Fate::LostBefore, move |call| {
+                    kind(call).is_some_and(|kind| !done.contains(&kind))
                 });
-                tokio::select! {
-                    call = trap.wait() => {
-                        let call = call?;
-                        let kind = kind(&call).context("only writes are caught")?;
-                        operator.kill().await?;
-                        trap.let_go();
-                        seen.insert((kind, name));
-                        new += 1;
-                        operator = through(s, &gate).await?;
-                    }
+                let (lost, done) = (before.clone(), after.clone());
+                let mut unanswered = gate.trap(Fate::LostAfter, move |call| {
+                    kind(call).is_some_and(|kind| lost.contains(&kind) && !done.contains(&kind))
+                });
+                let (mut trap, call, moment) = tokio::select! {
+                    call = unsent.wait() => (unsent, call?, &mut before),
+                    call = unanswered.wait() => (unanswered, call?, &mut after),
                     done = shrunk(s, wanted, Duration::from_secs(60)) => { done?; break; }
-                }
+                };
+                operator.kill().await?;
+                trap.let_go();
+                moment.insert(kind(&call).context("only writes are caught")?);
+                new += 1;
+                operator = through(s, &gate).await?;
             }
             shrunk(s, wanted, Duration::from_secs(120)).await?;
             if wanted == 1 {
                 emptied_before_shrink(s, 2)?;
-                known_rounds = if new == 0 { known_rounds + 1 } else { 0 };
-                // Either of the two may be what is missing.
-                if known_rounds == 2 || Instant::now() > until {
+                if new == 0 {
                     break;
                 }
             }
             wanted = 3 - wanted;
         }
         operator.terminate().await?;
-        println!("killed at {} places: {seen:#?}", seen.len());
+        println!("killed before {before:#?}\nand after {after:#?}");
         for kind in [
             "PATCH nodes cordon",
             "PATCH statefulsets fence",
@@ -161,11 +155,8 @@ async fn a_kill_before_and_after_each_kind_of_write_changes_nothing() -> Result<
             "DELETE pods ",
             "PATCH virtualnodepools/status ",
         ] {
-            for moment in ["before", "after"] {
-                ensure!(
-                    seen.contains(&(kind.to_owned(), moment)),
-                    "never killed {moment} {kind}: {seen:?}"
-                );
+            for (seen, moment) in [(&before, "before"), (&after, "after")] {
+                ensure!(seen.contains(kind), "never killed {moment} {kind}: {seen:?}");
             }
         }
         s.no_leak_within(Duration::from_secs(60)).await
