@@ -20,6 +20,8 @@ pub(super) struct Additions<'a> {
     node_selector: BTreeMap<String, String>,
     /// Each is meant by every alternative of the required node affinity.
     requirements: Vec<NodeSelectorRequirement>,
+    /// One of them can't be said by the node selector: a pod without a required node affinity gets one.
+    needs_affinity: bool,
     tolerates: bool,
     scheduler: Option<String>,
 }
@@ -32,6 +34,7 @@ impl<'a> Additions<'a> {
             annotations: BTreeMap::new(),
             node_selector: BTreeMap::new(),
             requirements: Vec::new(),
+            needs_affinity: false,
             tolerates: false,
             scheduler: None,
         }
@@ -59,6 +62,16 @@ impl<'a> Additions<'a> {
         let own = self.pod.spec.node_selector.as_ref();
         add_absent(&mut self.node_selector, own, key, value);
         self.requirements.push(requirement(key, value));
+    }
+
+    /// The pod shall not run on nodes where the label has one of these values. Nodes without it will do.
+    pub(super) fn no_node_label(&mut self, key: &str, values: Vec<String>) {
+        self.requirements.push(NodeSelectorRequirement {
+            key: key.to_owned(),
+            operator: "NotIn".to_owned(),
+            values: Some(values),
+        });
+        self.needs_affinity = true;
     }
 
     /// Tolerates the taint of virtual nodes, unless the pod does.
@@ -100,6 +113,11 @@ impl<'a> Additions<'a> {
                 .into_iter()
                 .map(move |r| format!("{} to term {index} of the node affinity", r.key))
         });
+        let affinity = self.new_affinity().into_iter().flatten();
+        let affinity = affinity.map(|r| {
+            let values = r.values.as_deref().unwrap_or_default().join(", ");
+            format!("node affinity {} {} ({values})", r.key, r.operator)
+        });
         let tolerates = self
             .tolerates
             .then(|| format!("toleration {}", virtual_node::TAINT));
@@ -109,6 +127,7 @@ impl<'a> Additions<'a> {
             .chain(map("annotation", &self.annotations))
             .chain(map("nodeSelector", &self.node_selector))
             .chain(terms)
+            .chain(affinity)
             .chain(tolerates)
             .chain(scheduler)
             .collect()
@@ -120,6 +139,9 @@ impl<'a> Additions<'a> {
         let (metadata, spec) = (&self.pod.metadata, &self.pod.spec);
         for (index, missing) in self.incomplete_terms() {
             operations.extend(add_to_term(index, self.pod, &missing));
+        }
+        if let Some(requirements) = self.new_affinity() {
+            operations.push(add_affinity(self.pod, requirements));
         }
         if self.tolerates {
             operations.push(add_toleration(spec.tolerations.as_deref()));
@@ -150,6 +172,12 @@ impl<'a> Additions<'a> {
         Patch(operations)
     }
 
+    /// What a required node affinity of our own has to state, where the pod has none.
+    fn new_affinity(&self) -> Option<&[NodeSelectorRequirement]> {
+        let wanted = self.needs_affinity && self.pod.affinity_depth() < 3;
+        wanted.then_some(self.requirements.as_slice())
+    }
+
     /// Alternatives of the required node affinity and what they do not state yet. One with nothing in it matches no node,
     /// and has to stay so.
     fn incomplete_terms(&self) -> impl Iterator<Item = (usize, Vec<&NodeSelectorRequirement>)> {
@@ -164,6 +192,7 @@ impl<'a> Additions<'a> {
     }
 }
 
+/// Where a required node affinity is, from the outside in.
 const TERMS: [&str; 5] = [
     "spec",
     "affinity",
@@ -221,6 +250,17 @@ fn add_to_term(index: usize, pod: &PodView, missing: &[&NodeSelectorRequirement]
             missing.iter().map(|r| add(&path, json!(r))).collect()
         }
     }
+}
+
+/// A required node affinity with one alternative, beside whatever other affinity the pod has.
+fn add_affinity(pod: &PodView, requirements: &[NodeSelectorRequirement]) -> PatchOperation {
+    let (there, missing) = TERMS.split_at(pod.affinity_depth() + 2);
+    let terms = json!([{ "matchExpressions": requirements }]);
+    let value = missing
+        .iter()
+        .rev()
+        .fold(terms, |inner, key| json!({ *key: inner }));
+    add(there, value)
 }
 
 fn add_toleration(own: Option<&[Toleration]>) -> PatchOperation {

@@ -145,11 +145,11 @@ impl PodOnRoute<'_> {
         self.add_compute(additions, required);
         if required {
             additions.node_label(virtual_node::LABEL, virtual_node::LABEL_VALUE);
-            self.add_pool(additions);
             additions.tolerate();
         } else if !self.pod.tolerates_virtual_nodes() {
             additions.label(OVERFLOW_LABEL, &self.route.pool.name);
         }
+        self.add_pool(additions, required);
     }
 
     /// Only virtual nodes will do. A trigger on the pod, added by the rule itself even, says so whatever the mode.
@@ -224,13 +224,21 @@ impl PodOnRoute<'_> {
         says(trigger_label::ECI) || says(trigger_label::LEGACY_ECI) || (namespace && !acs)
     }
 
-    /// Pods of a rule run on the nodes of its pool. Not those of reserved GPU nodes, which belong to no pool (ACS
-    /// documentation on GPU-HPN: they are made from a capacity reservation).
-    fn add_pool(&self, additions: &mut Additions<'_>) {
+    /// Pods of a rule run on the virtual nodes of its pool. Where ordinary nodes do as well, they are only kept off those of
+    /// the others. Reserved GPU nodes belong to no pool (ACS documentation on GPU-HPN: they are made from a capacity
+    /// reservation).
+    fn add_pool(&self, additions: &mut Additions<'_>, required: bool) {
+        let own = &self.route.pool.name;
+        let others: Vec<String> = self.routes.pools.iter().filter(|p| *p != own).cloned().collect();
         let rule = matches!(self.route.kind, Kind::Rule { .. });
+        if !rule || others.is_empty() || speaks_of(self.pod, POOL_LABEL) {
+            return;
+        }
         let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);
-        if rule && self.routes.several_pools && !reserved && !speaks_of(self.pod, POOL_LABEL) {
-            additions.node_label(POOL_LABEL, &self.route.pool.name);
+        if !required {
+            additions.no_node_label(POOL_LABEL, others);
+        } else if !reserved {
+            additions.node_label(POOL_LABEL, own);
         }
     }
 }

@@ -131,6 +131,18 @@ impl PodView {
             .map_or(&[], |required| required.node_selector_terms.as_slice())
     }
 
+    /// How many of `affinity`, its `nodeAffinity` and the required part of that the pod has, counted from outside.
+    pub(super) fn affinity_depth(&self) -> usize {
+        let Some(affinity) = &self.spec.affinity else {
+            return 0;
+        };
+        let Some(nodes) = &affinity.node_affinity else {
+            return 1;
+        };
+        let required = &nodes.required_during_scheduling_ignored_during_execution;
+        if required.is_none() { 2 } else { 3 }
+    }
+
     /// The taint of virtual nodes is tolerated already. Source: component-helpers `Toleration.ToleratesTaint`.
     pub(super) fn tolerates_virtual_nodes(&self) -> bool {
         self.spec.tolerations.iter().flatten().any(|toleration| {

@@ -24,8 +24,8 @@ pub(super) struct Routes {
     pub(super) places: Vec<Route>,
     /// Policies that name a scheduler, the oldest pool's first. They place nothing, they name the scheduler that does.
     pub(super) policies: Vec<Route>,
-    /// There are several pools, and a rule has to say which one's nodes it means.
-    pub(super) several_pools: bool,
+    /// All pools, whoever places their pods. Where there are several, a rule has to say which one's nodes it means.
+    pub(super) pools: Vec<String>,
 }
 
 /// One way onto virtual nodes.
@@ -89,7 +89,8 @@ impl Routes {
             .filter(|pool| served(pool))
             .collect();
         served.sort_by(|a, b| seniority(a).cmp(&seniority(b)));
-        let several_pools = served.len() > 1;
+        let pools = served.iter().filter_map(|pool| pool.metadata.name.clone());
+        let pools = pools.collect();
         let ours: Vec<(&VirtualNodePool, Arc<PoolSide>)> = served
             .into_iter()
             .filter(|pool| places(pool))
@@ -111,7 +112,7 @@ impl Routes {
                 .iter()
                 .flat_map(|(pool, side)| policies(pool, side))
                 .collect(),
-            several_pools,
+            pools,
         }
     }
 

@@ -345,7 +345,16 @@ proptest! {
             prop_assert_eq!(&after["spec"]["schedulerName"], "mine");
         }
         let (terms, before) = (list(&after, TERMS), list(&pod, TERMS));
-        prop_assert_eq!(terms.len(), before.len());
+        // A pod without a required node affinity may get one, for the label of the pool.
+        let new_affinity = pod.pointer(TERMS).is_none() && after.pointer(TERMS).is_some();
+        if new_affinity {
+            prop_assert_eq!(terms.len(), 1);
+            let expressions = list(&terms[0], "/matchExpressions");
+            let about_pool = expressions.len() == 1 && expressions[0]["key"] == "virtualnodes.dev/pool";
+            prop_assert!(about_pool && expressions[0]["operator"] == "NotIn", "{}", after);
+        } else {
+            prop_assert_eq!(terms.len(), before.len());
+        }
         for (term, own) in terms.iter().zip(before) {
             let own = list(own, "/matchExpressions");
             prop_assert_eq!(&list(term, "/matchExpressions")[..own.len()], own);
@@ -362,7 +371,39 @@ proptest! {
                 None => object.remove(field),
             };
         }
+        let mut pod = pod;
+        if new_affinity {
+            // Its emptied frame stays in the copy; beside it nothing changed.
+            for pod in [&mut rest, &mut pod] {
+                let frame = json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {} } });
+                json_patch::merge(&mut pod["spec"]["affinity"], &frame);
+            }
+        }
         prop_assert_eq!(rest, pod);
+    }
+
+    /// A pod that only may go to virtual nodes loses no ordinary one, and goes to no other pool's.
+    #[test]
+    fn prefer_rules_out_other_pools_only(pools in pools(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2)) {
+        let mutation = mutate(&pools, &pod, &namespace);
+        let after = patched(&pod, &mutation);
+        let overflow = |pod: &Value| pod["metadata"]["labels"].get("virtualnodes.dev/overflow").cloned();
+        let placed_by = mutation.placed_by.unwrap_or_default();
+        let own = placed_by.split('/').next().unwrap_or_default();
+        let marked = overflow(&pod).is_none() && overflow(&after) == Some(json!(own));
+        let speaks = json!([pod["spec"]["nodeSelector"], pod.pointer(TERMS)]).to_string().contains("virtualnodes.dev/pool");
+        // The API server refuses a list without alternatives.
+        let refused = pod.pointer(TERMS) == Some(&json!([]));
+        if !marked || speaks || refused {
+            return Ok(());
+        }
+        let ordinary = [labels(&[]), labels(&[("zone", "a")]), labels(&[("type", "ssd")])];
+        for node in ordinary.into_iter().chain([virtual_node(own)]) {
+            prop_assert_eq!(may_run_on(&after, &node), may_run_on(&pod, &node), "{:?} {}", node, after);
+        }
+        for other in pools.iter().filter_map(|p| p.metadata.name.as_deref()).filter(|name| *name != own) {
+            prop_assert!(!may_run_on(&after, &virtual_node(other)), "{} {}", other, after);
+        }
     }
 
     /// Required terms are ANDed, never widened: where the pod may run afterwards is where it might before, or fewer nodes.

@@ -113,6 +113,41 @@ fn a_trigger_is_stronger_than_prefer() {
 }
 
 #[test]
+fn pods_that_overflow_keep_off_the_nodes_of_other_pools() {
+    let spec = json!({
+        "placement": { "rules": [{ "name": "a", "mode": "Prefer", "podSelector": selecting("web") }] },
+    });
+    let (first, second) = (pool("burst", 2026, spec), pool("other", 2027, json!({})));
+    let alone = stored(std::slice::from_ref(&first), &labelled(&[("app", "web")]), &[]);
+    assert!(may_run_on(&alone, &virtual_node("other")));
+    let pools = [first, second];
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = |terms: Value| json!({ "nodeAffinity": { required: { "nodeSelectorTerms": terms } } });
+    let zone = json!({ "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] });
+    for affinity in [
+        json!(null),
+        json!({ "podAffinity": {} }),
+        json!({ "nodeAffinity": {} }),
+        terms(json!([zone])),
+        terms(json!([zone, { "matchExpressions": [{ "key": "gpu", "operator": "Exists" }] }])),
+    ] {
+        let own = json!({ "spec": { "affinity": affinity } });
+        let stored = stored(&pools, &with(labelled(&[("app", "web")]), own), &[]);
+        for (node, fits) in [
+            (labels(&[("zone", "a")]), true),
+            (virtual_node("burst"), true),
+            (virtual_node("other"), false),
+        ] {
+            assert_eq!(may_run_on(&stored, &node), fits, "{node:?}: {stored}");
+        }
+        assert_eq!(stored["spec"]["affinity"]["podAffinity"], affinity["podAffinity"]);
+    }
+    let own = json!({ "spec": { "nodeSelector": { "virtualnodes.dev/pool": "other" } } });
+    let own = with(labelled(&[("app", "web")]), own);
+    assert_eq!(stored(&pools, &own, &[])["spec"], own["spec"]);
+}
+
+#[test]
 fn pods_of_a_rule_go_to_its_pool_and_others_to_any() {
     let spec = json!({
         "computeDefaults": { "class": "gpu-hpn" },
