@@ -1,8 +1,8 @@
 //! The MutatingWebhookConfiguration: which pods the API server asks about at all.
 //!
 //! One entry for each route, so that what asks about a pod can be read off its name. Every entry is as narrow as its rule:
-//! a pod that no rule means costs no call. A rule whose pods an earlier entry has already needs none of its own, because
-//! the answer to a call looks at all rules.
+//! a pod that no rule means costs no call. A rule whose pods another entry has already needs none of its own, because the
+//! answer to a call looks at all rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,13 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{Expression, Selector};
 use serde_json::{Value, json};
-use vnp_crds::{GROUP, MANAGED_BY, MANAGED_BY_LABEL, WEBHOOK_CONFIGURATION, WEBHOOK_DISABLED, WEBHOOK_LABEL};
+use vnp_crds::{
+    GROUP, MANAGED_BY, MANAGED_BY_LABEL, WEBHOOK_CONFIGURATION, WEBHOOK_DISABLED, WEBHOOK_LABEL, virtual_node,
+};
 
 use super::Placing;
-use super::routes::{Kind, NAME_LABEL, Route};
-use crate::selection::Reach;
+use super::entries::{Asked, not_selected, placed_by};
+use super::routes::{Kind, NAME_LABEL, Routes};
 
 /// URL path of the webhook.
 pub const PATH: &str = "/mutate";
@@ -43,23 +45,7 @@ impl Placing {
     /// The MutatingWebhookConfiguration, the same for the same pools in any order; `None` when no pool asks for the
     /// webhook.
     pub fn configuration(&self, serving: &Serving<'_>) -> Option<Value> {
-        let mut asked: Vec<(&Route, Reach)> = Vec::new();
-        for route in self.routes.places.iter().chain(&self.routes.policies) {
-            let known = asked
-                .iter()
-                .any(|(earlier, _)| earlier.reach.covers(&route.reach));
-            if known || route.reach.is_void() {
-                continue;
-            }
-            let mut reach = route.reach.clone();
-            // A pod waits for each call in turn. Of rules, Accepted says that they share pods; triggers do by their nature.
-            if matches!(route.kind, Kind::Trigger) {
-                reach = asked
-                    .iter()
-                    .fold(reach, |reach, (earlier, _)| reach.without(&earlier.reach));
-            }
-            asked.push((route, reach));
-        }
+        let asked = self.routes.asked();
         if asked.is_empty() {
             return None;
         }
@@ -73,7 +59,14 @@ impl Placing {
         };
         let mut excluded: BTreeSet<String> = self.excluded.clone();
         excluded.insert(serving.namespace.to_owned());
-        let entry = |(route, reach): &(&Route, Reach)| entry(route, reach, &excluded, serving);
+        let placed = placed_condition(&self.routes);
+        let entry = |asked: &Asked<'_>| {
+            let mut conditions = conditions(asked);
+            if matches!(asked.route.kind, Kind::Trigger) {
+                conditions.extend(placed.clone());
+            }
+            entry(asked, conditions, &excluded, serving)
+        };
         Some(json!(MutatingWebhookConfiguration {
             metadata,
             webhooks: Some(asked.iter().map(entry).collect()),
@@ -83,19 +76,19 @@ impl Placing {
 
 /// The fields that the API server fills in are spelt out: an absent one would look like a difference for good.
 fn entry(
-    route: &Route,
-    reach: &Reach,
+    asked: &Asked<'_>,
+    conditions: Vec<MatchCondition>,
     excluded: &BTreeSet<String>,
     serving: &Serving<'_>,
 ) -> MutatingWebhook {
     let enabled = || Expression::NotIn(WEBHOOK_LABEL.to_owned(), [WEBHOOK_DISABLED.to_owned()].into());
-    let mut namespaces: Selector = reach.namespaces.clone();
+    let mut namespaces: Selector = asked.reach.namespaces.clone();
     namespaces.extend(Expression::NotIn(NAME_LABEL.to_owned(), excluded.clone()));
     namespaces.extend(enabled());
-    let mut pods = reach.pods.clone();
+    let mut pods = asked.reach.pods.clone();
     pods.extend(enabled());
     MutatingWebhook {
-        name: format!("{}.{GROUP}", route.entry),
+        name: format!("{}.{GROUP}", asked.route.entry),
         admission_review_versions: vec!["v1".to_owned()],
         client_config: WebhookClientConfig {
             ca_bundle: Some(ByteString(serving.ca_bundle.to_vec())),
@@ -108,7 +101,7 @@ fn entry(
             url: None,
         },
         failure_policy: Some("Ignore".to_owned()),
-        match_conditions: Some(conditions(route)),
+        match_conditions: Some(conditions),
         match_policy: Some("Equivalent".to_owned()),
         namespace_selector: Some(namespaces.into()),
         object_selector: Some(pods.into()),
@@ -125,12 +118,28 @@ fn entry(
     }
 }
 
-/// What no label tells, in CEL.
-fn conditions(route: &Route) -> Vec<MatchCondition> {
-    let condition = |name: &str, expression: &str| MatchCondition {
+fn condition(name: &str, expression: impl Into<String>) -> MatchCondition {
+    MatchCondition {
         name: name.to_owned(),
-        expression: expression.to_owned(),
-    };
+        expression: expression.into(),
+    }
+}
+
+/// What a rule has placed already is no news to a trigger: the rule may have added that very label.
+fn placed_condition(routes: &Routes) -> Option<MatchCondition> {
+    let rules = routes.places.iter();
+    let rules = rules.filter(|route| matches!(route.kind, Kind::Rule { .. }));
+    let ids: Vec<&String> = rules.map(|rule| &rule.id).collect();
+    let expression = format!(
+        "!{} || !has(object.spec.nodeSelector) || !('{}' in object.spec.nodeSelector)",
+        placed_by(&ids),
+        virtual_node::LABEL
+    );
+    (!ids.is_empty()).then(|| condition("not-placed-by-a-rule", expression))
+}
+
+/// What no selector tells, in CEL.
+fn conditions(asked: &Asked<'_>) -> Vec<MatchCondition> {
     let mut conditions = vec![
         condition(
             "not-bound",
@@ -147,11 +156,18 @@ fn conditions(route: &Route) -> Vec<MatchCondition> {
         ),
     ];
     // A policy only names the scheduler.
-    if matches!(route.kind, Kind::Policy) {
+    if matches!(asked.route.kind, Kind::Policy) {
         conditions.push(condition(
             "default-scheduler",
             "!has(object.spec.schedulerName) || object.spec.schedulerName in ['', 'default-scheduler']",
         ));
     }
+    let except = asked.except.iter().zip(1..);
+    conditions.extend(except.map(|(selector, n)| {
+        condition(
+            &format!("not-asked-about-{n}"),
+            not_selected(selector, asked.route),
+        )
+    }));
     conditions
 }

@@ -2,6 +2,7 @@
 
 mod additions;
 mod configuration;
+mod entries;
 mod gpu;
 mod mutate;
 mod node_choice;

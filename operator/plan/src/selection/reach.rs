@@ -29,14 +29,25 @@ impl Reach {
         follows(&self.namespaces, &other.namespaces) && follows(&self.pods, &other.pods)
     }
 
-    /// The same without the pods that `other` means, as far as selectors can say so. Never without a pod more.
-    pub(crate) fn without(mut self, other: &Self) -> Self {
-        if follows(&other.namespaces, &self.namespaces) {
-            self.pods.extend(opposite(&other.pods));
-        } else if follows(&other.pods, &self.pods) {
+    /// No pod is meant by both. May say no where yes is true.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        let never_both = |one: &Selector, other: &Selector| {
+            let mut both = one.clone();
+            is_void(both.extend(other.clone()))
+        };
+        never_both(&self.namespaces, &other.namespaces) || never_both(&self.pods, &other.pods)
+    }
+
+    /// All pods here that the selector of `other` for pods has are meant by `other` as well.
+    pub(crate) fn shares_all_namespaces_with(&self, other: &Self) -> bool {
+        follows(&other.namespaces, &self.namespaces)
+    }
+
+    /// Leaves out the namespaces of `other` where all pods here are meant by `other` too, if a selector can say so.
+    pub(crate) fn leave_namespaces_of(&mut self, other: &Self) {
+        if follows(&other.pods, &self.pods) {
             self.namespaces.extend(opposite(&other.namespaces));
         }
-        self
     }
 }
 
@@ -185,8 +196,34 @@ mod tests {
             .collect()
     }
 
+    fn reach() -> impl Strategy<Value = Reach> {
+        (selector(), selector()).prop_map(|(namespaces, pods)| Reach { namespaces, pods })
+    }
+
+    /// Pods of all kinds in namespaces of all kinds.
+    fn every_pod() -> impl Iterator<Item = (BTreeMap<String, String>, BTreeMap<String, String>)> {
+        let namespaces = every_label_set().into_iter();
+        namespaces.flat_map(|n| every_label_set().into_iter().map(move |p| (n.clone(), p)))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn what_is_left_out_is_what_others_mean(reach in reach(), other in reach()) {
+            let mut rest = reach.clone();
+            rest.leave_namespaces_of(&other);
+            for (namespace, pod) in every_pod() {
+                let (meant, others) = (reach.has(&namespace, &pod), other.has(&namespace, &pod));
+                let left = rest.has(&namespace, &pod);
+                prop_assert!(!left || meant, "{:?} {:?}", namespace, pod);
+                prop_assert!(left || !meant || others, "{:?} {:?}", namespace, pod);
+                if reach.shares_all_namespaces_with(&other) {
+                    prop_assert!(!meant || others == other.pods.matches(&pod), "{:?} {:?}", namespace, pod);
+                }
+                prop_assert!(!(meant && others && reach.is_apart_from(&other)), "{:?} {:?}", namespace, pod);
+            }
+        }
 
         #[test]
         fn void_means_that_nothing_matches(selector in selector()) {

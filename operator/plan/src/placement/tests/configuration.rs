@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use cel::{Context, Program};
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration,
+};
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 use vnp_crds::VirtualNodePool;
@@ -25,12 +28,47 @@ pub(super) fn configuration(pools: &[Arc<VirtualNodePool>]) -> Option<MutatingWe
     Some(serde_json::from_value(raw).unwrap())
 }
 
-/// Whether the selectors of an entry have a pod with these labels; what CEL adds is not looked at.
+/// Whether the API server asks about a pod with these labels.
 pub(super) fn asks(entry: &MutatingWebhook, namespace: &str, of: &Labels, pod: &Labels) -> bool {
+    let pod = json!({ "metadata": { "labels": pod }, "spec": { "containers": [] } });
+    asks_about(entry, namespace, of, &pod)
+}
+
+/// Whether the API server asks about a pod.
+pub(super) fn asks_about(entry: &MutatingWebhook, namespace: &str, of: &Labels, pod: &Value) -> bool {
+    let mut context = Context::default();
+    context.add_variable("object", without_nulls(pod)).unwrap();
+    let holds = |condition: &MatchCondition| {
+        let program = Program::compile(&condition.expression).unwrap();
+        match program.execute(&context) {
+            Ok(cel::Value::Bool(holds)) => holds,
+            other => panic!("{}: {other:?}", condition.expression),
+        }
+    };
+    selects(entry, namespace, of, pod) && entry.match_conditions.iter().flatten().all(holds)
+}
+
+/// Whether the selectors of an entry have a pod.
+pub(super) fn selects(entry: &MutatingWebhook, namespace: &str, of: &Labels, pod: &Value) -> bool {
     let mut namespace_labels = of.clone();
     namespace_labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+    let labels: Labels = serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
     let read = |selector: &Option<_>| Selector::try_from(Option::clone(selector).unwrap()).unwrap();
-    read(&entry.namespace_selector).matches(&namespace_labels) && read(&entry.object_selector).matches(pod)
+    read(&entry.namespace_selector).matches(&namespace_labels)
+        && read(&entry.object_selector).matches(&labels)
+}
+
+/// The API server shows CEL no field that is null.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(key, value)| (key.clone(), without_nulls(value)))
+                .collect()
+        }
+        other => other.clone(),
+    }
 }
 
 fn names(pools: &[Arc<VirtualNodePool>]) -> Vec<String> {
@@ -104,7 +142,8 @@ fn an_entry_has_the_pods_of_its_rule_and_no_others() {
         2026,
         json!({ "placement": { "rules": [selectors] } }),
     )]);
-    let entry = &entries.unwrap().webhooks.unwrap()[0];
+    let mut entries = entries.unwrap().webhooks.unwrap().into_iter();
+    let entry = &entries.find(|e| e.name.starts_with("a.burst.rules.")).unwrap();
     let asks = |namespace: &str, of: &[(&str, &str)], pod: &[(&str, &str)]| {
         asks(entry, namespace, &labels(of), &labels(pod))
     };
@@ -167,6 +206,37 @@ fn the_whole_of_an_entry() {
             "timeoutSeconds": 2,
         })
     );
+}
+
+/// A rule for some namespaces comes after one for all, whatever their order in the pool: only so can one leave out the other.
+#[test]
+fn rules_that_share_pods_ask_about_them_once() {
+    let team = "batch";
+    let some = |name: &str, pods: Value| {
+        json!({ "name": name, "mode": "Require", "namespaceSelector": { "matchLabels": { "team": team } },
+                "podSelector": { "matchLabels": pods } })
+    };
+    let rules = [
+        some("one", json!({ "tier": "a" })),
+        rule("two", "a"),
+        some("three", json!({ "app": "b", "zone": "z" })),
+        some("four", json!({ "zone": team })),
+    ];
+    let entries = configuration(&[pool("burst", 2026, json!({ "placement": { "rules": rules } }))]);
+    let entries = entries.unwrap().webhooks.unwrap();
+    let rules: Vec<_> = entries.iter().filter(|e| e.name.contains(".rules.")).collect();
+    let asking = |pod: &[(&str, &str)]| -> Vec<&str> {
+        let of = labels(&[("team", team)]);
+        let entries = rules.iter().filter(|e| asks(e, "shop", &of, &labels(pod)));
+        entries.filter_map(|e| e.name.split('.').next()).collect()
+    };
+    assert_eq!(asking(&[("tier", "a")]), ["one"]);
+    assert_eq!(asking(&[("tier", "a"), ("app", "a")]), ["two"]);
+    assert_eq!(asking(&[("app", "b"), ("zone", "z")]), ["three"]);
+    assert_eq!(asking(&[("app", "b"), ("zone", "z"), ("tier", "a")]), ["one"]);
+    assert_eq!(asking(&[("zone", team)]), ["four"]);
+    assert_eq!(asking(&[("zone", team), ("tier", "a"), ("app", "a")]), ["two"]);
+    assert_eq!(asking(&[("zone", "z")]), [""; 0]);
 }
 
 /// Each call may take two seconds when nobody answers.

@@ -15,7 +15,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 use vnp_crds::VirtualNodePool;
 
-use super::configuration::{asks, configuration};
+use super::configuration::{asks, asks_about, configuration, selects};
 use super::{labels, may_run_on, patched, pool, virtual_node};
 use crate::placement::{Mutation, Placing, Review};
 
@@ -452,5 +452,52 @@ proptest! {
         let entries = configuration(&pools).and_then(|c| c.webhooks).unwrap_or_default();
         let asked = entries.iter().any(|entry| asks(entry, "shop", &namespace, &own));
         prop_assert_eq!(asked, meant);
+    }
+
+    /// Each call may take two seconds when nobody answers.
+    #[test]
+    fn a_pod_is_asked_about_once_where_rules_are_for_all_namespaces(
+        pools in pools(), own in some_of(&LABELS, 4), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let everywhere: Vec<_> = pools.into_iter().map(|pool| {
+            let mut pool = (*pool).clone();
+            pool.spec.scheduling = None;
+            for rule in pool.spec.placement.iter_mut().flat_map(|placement| &mut placement.rules) {
+                rule.namespace_selector = None;
+            }
+            Arc::new(pool)
+        }).collect();
+        let entries = configuration(&everywhere).and_then(|c| c.webhooks).unwrap_or_default();
+        let asked: Vec<_> = entries.iter().filter(|entry| asks(entry, "shop", &namespace, &own)).map(|e| &e.name).collect();
+        prop_assert!(asked.len() <= 1, "{:?}", asked);
+    }
+
+    /// What a rule adds is no reason to ask again; what others change afterwards is.
+    #[test]
+    fn of_a_placed_pod_only_its_own_entry_knows_nothing_yet(
+        pools in pools(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let mutation = mutate(&pools, &pod, &namespace);
+        let after = patched(&pod, &mutation);
+        let entries = configuration(&pools).and_then(|c| c.webhooks).unwrap_or_default();
+        let asking = |pod: &Value| -> Vec<String> {
+            let asking = entries.iter().filter(|entry| asks_about(entry, "shop", &namespace, pod));
+            asking.map(|entry| entry.name.clone()).collect()
+        };
+        let placed_by = |pod: &Value| pod.pointer("/metadata/annotations/virtualnodes.dev~1placed-by").cloned();
+        if placed_by(&pod).is_some() || placed_by(&after).is_none() {
+            return Ok(());
+        }
+        let by = mutation.placed_by.unwrap_or_default();
+        let (own, rule) = by.split_once('/').map(|(pool, rule)| (format!("{rule}.{pool}.rules.virtualnodes.dev"), rule)).unwrap();
+        let now = asking(&after);
+        let own = entries.iter().find(|entry| entry.name == own && asks_about(entry, "shop", &namespace, &pod));
+        // Unless the rule added what its own selector doesn't have.
+        let own = own.filter(|entry| selects(entry, "shop", &namespace, &after));
+        prop_assert!(own.is_none_or(|own| now.contains(&own.name)), "{:?} {:?} {}", own, now, after);
+        let required = after["spec"]["nodeSelector"]["type"] == "virtual-kubelet";
+        let triggers = now.iter().any(|name| name.ends_with(".triggers.virtualnodes.dev"));
+        let by_rule = !rule.contains(['=', '.']);
+        prop_assert!(!(by_rule && required && triggers), "{:?} {}", now, after);
     }
 }
