@@ -74,17 +74,6 @@ fn endpoints(ready: bool) -> Value {
     })
 }
 
-/// A selector of the pool, as it lies in the profile.
-fn profile(s: &Scenario<'_>, team: &str) -> Value {
-    let selectors =
-        json!([{"name": format!("{}.{team}", s.name()), "objectSelector": {"matchLabels": {"team": team}}}]);
-    json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "eci-profile", "namespace": "kube-system"},
-        "data": {"selectors": selectors.to_string()},
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_it_is_said() -> Result<()> {
     Scenario::run_alone("vendor-webhook", EnvironmentOptions::default(), async |s| {
@@ -92,7 +81,6 @@ async fn what_is_wrong_with_it_is_said() -> Result<()> {
         s.start_operator(&OperatorOptions::default()).await?;
         let mut wanted = pool(s, 1);
         wanted["spec"]["placement"] = json!({"webhook": "Vendor"});
-        wanted["spec"]["profile"] = json!({"sync": "Disabled"});
         s.apply(&wanted).await?;
         webhook_is(s, DOWN.0, DOWN.1, "config/components/vendor-webhook").await?;
 
@@ -118,7 +106,28 @@ async fn what_is_wrong_with_it_is_said() -> Result<()> {
         webhook_is(s, DOWN.0, DOWN.1, "Service kube-system/vk-webhook").await?;
         s.apply(&endpoints(true)).await?;
         webhook_is(s, "True", "Verified", "the vendor's webhook").await?;
-        s.apply(&profile(s, "web")).await?;
+        wanted["spec"]["placement"]["rules"] = json!([
+            {"name": "own", "mode": "Require", "podSelector": {"matchLabels": {"team": "web"}}},
+        ]);
+        s.apply(&wanted).await?;
+        eventually("the rule is a selector of the profile", WITHIN, async || {
+            let profile = get(s, "configmap eci-profile --namespace kube-system").await?;
+            let selectors = profile["data"]["selectors"].as_str().unwrap_or("[]");
+            let selectors: Value = serde_json::from_str(selectors)?;
+            let ours = format!("{}.own", s.name());
+            let ours = selectors
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|entry| entry["name"] == ours.as_str());
+            let ours = ours.with_context(|| selectors.to_string())?;
+            ensure!(
+                ours["objectSelector"]["matchLabels"] == json!({"team": "web"}),
+                "{ours}"
+            );
+            Ok(())
+        })
+        .await?;
         let word = "does not show the selectors";
         webhook_becomes(
             s,

@@ -149,15 +149,23 @@ async fn what_others_do_to_configuration_and_certificates_heals() -> Result<()> 
         s.kubectl(&format!("delete {CONFIGURATION}")).await?;
         becomes(s, true, Duration::from_secs(10)).await?;
 
-        let wrong = r#"[{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":"Cg=="}]"#;
-        let before = bundle(s).await?;
-        s.kubectl(&format!("patch {CONFIGURATION} --type json --patch {wrong}"))
+        let webhooks = async || -> Result<Value> { Ok(get(s, CONFIGURATION).await?["webhooks"].clone()) };
+        let (right, before) = (webhooks().await?, bundle(s).await?);
+        for wrong in [
+            r#"{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":"Cg=="}"#,
+            r#"{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}"#,
+            r#"{"op":"replace","path":"/webhooks/0/objectSelector","value":{}}"#,
+            r#"{"op":"remove","path":"/webhooks/1"}"#,
+        ] {
+            s.kubectl(&format!("patch {CONFIGURATION} --type json --patch [{wrong}]"))
+                .await?;
+            eventually("every entry is right again", Duration::from_secs(10), async || {
+                let now = webhooks().await?;
+                ensure!(now == right, "{wrong}: {now}");
+                Ok(())
+            })
             .await?;
-        eventually("caBundle is right again", Duration::from_secs(10), async || {
-            ensure!(bundle(s).await? == before, "caBundle is another one");
-            Ok(())
-        })
-        .await?;
+        }
         becomes(s, true, Duration::from_secs(10)).await?;
 
         s.kubectl(&format!("delete {SECRET}")).await?;
@@ -182,7 +190,12 @@ async fn what_others_do_to_configuration_and_certificates_heals() -> Result<()> 
         })
         .await?;
         webhook_is(s, "True", "NotRequired", Duration::from_secs(10)).await?;
-        Ok(())
+        eventually("the metric is gone", Duration::from_secs(5), async || {
+            let there = metric(&operator, "virtualnodepool_webhook_answers ").await?;
+            ensure!(!there, "it says what was before");
+            Ok(())
+        })
+        .await
     })
     .await
 }

@@ -16,6 +16,7 @@ use super::issue::{IssueError, carry_out};
 use super::keyring::{TLS_SECRET, fingerprints};
 use crate::apply::{Applier, ApplyError, Retry};
 use crate::observe::cluster::Cluster;
+use crate::runtime::metrics::Metrics;
 
 /// What the keeper works with.
 pub struct Keeper {
@@ -25,6 +26,8 @@ pub struct Keeper {
     pub applier: Applier,
     /// Where the webhook is served.
     pub address: Address,
+    /// Told when nobody asks any more.
+    pub metrics: Metrics,
 }
 
 /// How a pass ended.
@@ -87,7 +90,10 @@ impl Keeper {
         if steps.is_empty() || (in_place && serving) {
             self.cluster.webhook_kept(match plan.standing {
                 Standing::Foreign => WebhookState::Foreign,
-                Standing::NotAsked => WebhookState::NotAsked,
+                Standing::NotAsked => {
+                    self.metrics.webhook_answers(None);
+                    WebhookState::NotAsked
+                }
                 Standing::InPlace if serving => WebhookState::InPlace(Probed::NotYet),
                 _ => WebhookState::Pending(None),
             });

@@ -71,7 +71,7 @@ impl Prober {
                 if !answers {
                     tracing::warn!(?probed, failures, "the webhook does not answer");
                 }
-                self.metrics.webhook_answers(answers);
+                self.metrics.webhook_answers(Some(answers));
                 self.cluster.webhook_probed(probed);
             }
             let doubled = 1 << failures.saturating_sub(1).min(16);

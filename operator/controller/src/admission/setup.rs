@@ -88,11 +88,12 @@ impl Setup {
 
 impl Answering {
     /// What keeps certificates and configuration, for the leader.
-    pub fn keeper(&self, cluster: &Arc<Cluster>, applier: &Applier) -> Keeper {
+    pub fn keeper(&self, cluster: &Arc<Cluster>, applier: &Applier, metrics: &Metrics) -> Keeper {
         Keeper {
             cluster: cluster.clone(),
             applier: applier.clone(),
             address: self.address.clone(),
+            metrics: metrics.clone(),
         }
     }
 

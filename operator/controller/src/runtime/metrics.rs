@@ -1,11 +1,12 @@
 //! What is counted, in OpenMetrics text.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -36,6 +37,22 @@ struct Pool {
     pool: String,
 }
 
+/// Whether the webhook answers. There is no value while nobody tries it.
+#[derive(Clone, Debug, Default)]
+struct Answers(Arc<Mutex<Option<bool>>>);
+
+impl Collector for Answers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(answers) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        let gauge = ConstGauge::new(i64::from(answers));
+        let help = "1 when the last of these came back mutated; absent while none is sent.";
+        let encoder = encoder.encode_descriptor("webhook_answers", help, None, gauge.metric_type())?;
+        gauge.encode(encoder)
+    }
+}
+
 /// All metrics of the process. Clones count into the same registry.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -56,7 +73,7 @@ struct Inner {
     admission_durations: Histogram,
     certificate_expiry: Gauge,
     probes: Family<Admission, Counter>,
-    answers: Gauge,
+    answers: Answers,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -93,7 +110,7 @@ impl Default for Metrics {
         let admission_durations = Histogram::new(ADMISSIONS);
         let certificate_expiry: Gauge = Gauge::default();
         let probes = Family::default();
-        let answers: Gauge = Gauge::default();
+        let answers = Answers::default();
         registry.register("reconciles", "Passes of a loop", Family::clone(&reconciles));
         registry.register(
             "reconcile_duration_seconds",
@@ -152,11 +169,7 @@ impl Default for Metrics {
             "Pods created as a dry run to try the webhook, by the leader",
             Family::clone(&probes),
         );
-        registry.register(
-            "webhook_answers",
-            "1 when the last of these came back mutated",
-            answers.clone(),
-        );
+        registry.register_collector(Box::new(answers.clone()));
         Self(Arc::new(Inner {
             registry,
             reconciles,
@@ -258,9 +271,10 @@ impl Metrics {
         self.0.probes.get_or_create(&Admission { result }).inc();
     }
 
-    /// Says whether the webhook answers.
-    pub fn webhook_answers(&self, answers: bool) {
-        self.0.answers.set(i64::from(answers));
+    /// Says whether the webhook answers; `None` when nobody asks.
+    pub fn webhook_answers(&self, answers: Option<bool>) {
+        let told = &self.0.answers.0;
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = answers;
     }
 
     /// All of it as text.
@@ -298,6 +312,13 @@ mod tests {
             text.contains("virtualnodepool_drain_pods_left{pool=\"burst\"} 7"),
             "{text}"
         );
+        for (answers, value) in [(Some(true), Some("1")), (Some(false), Some("0")), (None, None)] {
+            metrics.webhook_answers(answers);
+            let text = metrics.render().unwrap();
+            let mut lines = text.lines();
+            let told = lines.find_map(|line| line.strip_prefix("virtualnodepool_webhook_answers "));
+            assert_eq!(told, value, "{text}");
+        }
         metrics.forget("burst");
         assert!(!metrics.render().unwrap().contains("pool=\"burst\""));
     }

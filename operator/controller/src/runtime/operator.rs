@@ -209,7 +209,7 @@ impl Loops {
         let all = Arc::new(ClusterLoop {
             cluster: cluster.clone(),
             applier: applier.clone(),
-            webhook: webhook.map(|w| w.keeper(&cluster, &applier)),
+            webhook: webhook.map(|w| w.keeper(&cluster, &applier, metrics)),
             metrics: metrics.clone(),
             operator: facts.clone(),
             failures: Mutex::new(0),
