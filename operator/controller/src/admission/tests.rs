@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +43,20 @@ fn routes() -> (Router, Metrics) {
     let metrics = Metrics::default();
     let client = kube::Client::new(nothing, "default");
     (Desk::new(cluster, client, metrics.clone()).routes(), metrics)
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        Write::write(&mut *self.0.lock().unwrap(), text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn review(object: Value) -> Vec<u8> {
@@ -93,8 +108,14 @@ async fn pods_are_allowed_and_what_is_no_review_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_pod_that_can_not_be_read_is_allowed_as_it_is_and_counted() {
+async fn a_pod_that_can_not_be_read_is_allowed_as_it_is_counted_and_logged() {
     let (routes, metrics) = routes();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer({
+        let log = log.clone();
+        move || log.clone()
+    });
+    let _recording = tracing::subscriber::set_default(subscriber.finish());
     for pod in [
         json!({"kind": "Pod", "spec": []}),
         json!({"metadata": 7}),
@@ -111,6 +132,12 @@ async fn a_pod_that_can_not_be_read_is_allowed_as_it_is_and_counted() {
         text.contains("virtualnodepool_webhook_requests_total{result=\"unreadable\"} 3"),
         "{text}"
     );
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said = log.lines().filter(|line| {
+        let named = line.contains("WARN") && line.contains("shop");
+        named && line.contains("a pod is left as it is") && line.contains("can't be read")
+    });
+    assert_eq!(said.count(), 3, "{log}");
 }
 
 #[tokio::test]
