@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use serde_json::{Value, json};
+use tokio::process::Command;
 use vnp_e2e::operator::{Operator, OperatorOptions};
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
@@ -186,6 +187,24 @@ fn patches(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<Vec<Value>> 
     Ok(patches)
 }
 
+/// What kubectl prints on stderr when it creates a pod as a dry run.
+async fn warnings(s: &Scenario<'_>, args: &[&str]) -> Result<Vec<String>> {
+    let mut kubectl = Command::from(s.environment().control_plane().kubectl_command());
+    kubectl
+        .args([
+            "run",
+            "explained",
+            "--image=example.invalid/none",
+            "--dry-run=server",
+        ])
+        .args(["--namespace", s.namespace()])
+        .args(args);
+    let output = kubectl.output().await?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success(), "{said}");
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
 fn toleration() -> Value {
     json!({"op": "add", "path": "/spec/tolerations/-",
            "value": {"key": "virtual-kubelet.io/provider", "operator": "Exists"}})
@@ -247,6 +266,27 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
         let patched = patches(s, own, "matched")?;
         ensure!(patched == [golden], "{}", json!(patched));
         ensure!(node_of(s, own, "matched").await? == s.node(0));
+
+        // Only who asks is told what was added.
+        let said = warnings(s, &["--labels=app=report"]).await?;
+        ensure!(said.is_empty(), "{said:?}");
+        let said = warnings(
+            s,
+            &[
+                "--labels=app=report",
+                "--annotations=virtualnodes.dev/explain=true",
+            ],
+        )
+        .await?;
+        for what in [
+            "label alibabacloud.com/compute-class=performance",
+            "annotation k8s.aliyun.com/eci-use-specs=2-4Gi",
+            "nodeSelector type=virtual-kubelet",
+            "toleration virtual-kubelet.io/provider",
+        ] {
+            let line = format!("Warning: virtualnodes.dev: placement/batch added {what}");
+            ensure!(said.contains(&line), "{line} is not in {said:#?}");
+        }
 
         let labelled = namespace(s, "eci", Some(ECI_NAMESPACE)).await?;
         s.apply(&deployment(&labelled, "web")).await?;
