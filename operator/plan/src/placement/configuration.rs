@@ -14,13 +14,11 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{Expression, Selector};
 use serde_json::{Value, json};
-use vnp_crds::{
-    GROUP, MANAGED_BY, MANAGED_BY_LABEL, WEBHOOK_CONFIGURATION, WEBHOOK_DISABLED, WEBHOOK_LABEL, virtual_node,
-};
+use vnp_crds::{GROUP, MANAGED_BY, MANAGED_BY_LABEL, WEBHOOK_CONFIGURATION, WEBHOOK_DISABLED, WEBHOOK_LABEL};
 
 use super::Placing;
-use super::entries::{Asked, not_selected, placed_by};
-use super::routes::{Kind, NAME_LABEL, Routes};
+use super::entries::Asked;
+use super::routes::{Kind, NAME_LABEL};
 
 /// URL path of the webhook.
 pub const PATH: &str = "/mutate";
@@ -59,11 +57,14 @@ impl Placing {
         };
         let mut excluded: BTreeSet<String> = self.excluded.clone();
         excluded.insert(serving.namespace.to_owned());
-        let placed = placed_condition(&self.routes);
+        let of_no_rule = self
+            .routes
+            .of_no_rule()
+            .map(|expression| condition("of-no-rule", expression));
         let entry = |asked: &Asked<'_>| {
             let mut conditions = conditions(asked);
             if matches!(asked.route.kind, Kind::Trigger) {
-                conditions.extend(placed.clone());
+                conditions.extend(of_no_rule.clone());
             }
             entry(asked, conditions, &excluded, serving)
         };
@@ -125,19 +126,6 @@ fn condition(name: &str, expression: impl Into<String>) -> MatchCondition {
     }
 }
 
-/// What a rule has placed already is no news to a trigger: the rule may have added that very label.
-fn placed_condition(routes: &Routes) -> Option<MatchCondition> {
-    let rules = routes.places.iter();
-    let rules = rules.filter(|route| matches!(route.kind, Kind::Rule { .. }));
-    let ids: Vec<&String> = rules.map(|rule| &rule.id).collect();
-    let expression = format!(
-        "!{} || !has(object.spec.nodeSelector) || !('{}' in object.spec.nodeSelector)",
-        placed_by(&ids),
-        virtual_node::LABEL
-    );
-    (!ids.is_empty()).then(|| condition("not-placed-by-a-rule", expression))
-}
-
 /// What no selector tells, in CEL.
 fn conditions(asked: &Asked<'_>) -> Vec<MatchCondition> {
     let mut conditions = vec![
@@ -162,12 +150,10 @@ fn conditions(asked: &Asked<'_>) -> Vec<MatchCondition> {
             "!has(object.spec.schedulerName) || object.spec.schedulerName in ['', 'default-scheduler']",
         ));
     }
-    let except = asked.except.iter().zip(1..);
-    conditions.extend(except.map(|(selector, n)| {
-        condition(
-            &format!("not-asked-about-{n}"),
-            not_selected(selector, asked.route),
-        )
-    }));
+    conditions.extend(
+        asked
+            .of_no_other()
+            .map(|expression| condition("of-no-other-entry", expression)),
+    );
     conditions
 }

@@ -4,14 +4,15 @@
 //! the pods of those before it. Namespaces of which none are known to be among the other's may still share pods.
 
 use kube::core::{Expression, Selector};
-use vnp_crds::PLACED_BY_ANNOTATION;
+use vnp_crds::{PLACED_BY_ANNOTATION, virtual_node};
 
 use super::routes::{Kind, Route, Routes};
 use crate::selection::Reach;
 
-/// Of how many entries one leaves out the pods by CEL. The API server takes 64 conditions in all, and all entries together
-/// have to fit into one object.
-const EXCEPT: usize = 16;
+/// Of how many others a rule's entry leaves out the pods. There are many rules, and all entries have to fit into one object.
+const EXCEPT: usize = 4;
+/// Length of an expression. The parser of the API server takes 100,000 characters (cel-go `ExpressionSizeCodePointLimit`).
+const LENGTH: usize = 32 * 1024;
 
 /// The pods that one entry asks about.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Asked<'a> {
     pub(super) route: &'a Route,
     pub(super) reach: Reach,
     /// Without the pods that any of these selects.
-    pub(super) except: Vec<Selector>,
+    except: Vec<Selector>,
 }
 
 impl Routes {
@@ -59,22 +60,52 @@ impl<'a> Asked<'a> {
                 reach.leave_namespaces_of(other);
             }
         }
-        except.truncate(EXCEPT);
+        if matches!(route.kind, Kind::Rule { .. }) {
+            except.truncate(EXCEPT);
+        }
         Self { route, reach, except }
+    }
+
+    /// True in CEL for a pod that no other entry asks about. One that the route has placed stays its own, whatever labels it
+    /// got, for when the API server asks once more. An error would mean that no call is needed.
+    pub(super) fn of_no_other(&self) -> Option<String> {
+        let placed = placed_by([&self.route.id]);
+        let mut length = placed.len();
+        let except = self.except.iter().map(not_selected).take_while(|expression| {
+            length += expression.len() + " && ".len();
+            length <= LENGTH
+        });
+        let except: Vec<String> = except.collect();
+        (!except.is_empty()).then(|| format!("{placed} || ({})", except.join(" && ")))
     }
 }
 
-/// True in CEL for a pod that another entry with this selector does not ask about. One that the route has placed stays its
-/// own, whatever labels it got, for when the API server asks once more. Errors would mean that no call is needed.
-pub(super) fn not_selected(selector: &Selector, route: &Route) -> String {
+impl Routes {
+    /// True in CEL for a pod that no rule has placed: it is no news to a trigger, whose very label the rule may have added.
+    pub(super) fn of_no_rule(&self) -> Option<String> {
+        let rules = self.places.iter();
+        let rules = rules.filter(|route| matches!(route.kind, Kind::Rule { .. }));
+        let mut ids = rules.map(|rule| &rule.id).peekable();
+        ids.peek()?;
+        let expression = format!(
+            "!{} || !has(object.spec.nodeSelector) || !('{}' in object.spec.nodeSelector)",
+            placed_by(ids),
+            virtual_node::LABEL
+        );
+        (expression.len() <= LENGTH).then_some(expression)
+    }
+}
+
+/// True in CEL for a pod that the selector does not select.
+fn not_selected(selector: &Selector) -> String {
     let all: Vec<String> = selector.clone().into_iter().map(|e| selected(&e)).collect();
-    format!("!({}) || {}", all.join(" && "), placed_by(&[&route.id]))
+    format!("!({})", all.join(" && "))
 }
 
 /// True in CEL for a pod that one of these routes has placed.
-pub(super) fn placed_by(ids: &[&String]) -> String {
+fn placed_by<'a>(ids: impl IntoIterator<Item = &'a String>) -> String {
     let key = literal(PLACED_BY_ANNOTATION);
-    let ids: Vec<String> = ids.iter().map(|id| literal(id)).collect();
+    let ids: Vec<String> = ids.into_iter().map(|id| literal(id)).collect();
     format!(
         "(has(object.metadata.annotations) && {key} in object.metadata.annotations && \
          object.metadata.annotations[{key}] in [{}])",

@@ -239,14 +239,58 @@ fn rules_that_share_pods_ask_about_them_once() {
     assert_eq!(asking(&[("zone", "z")]), [""; 0]);
 }
 
+/// The API server refuses the whole configuration for an expression that it can't parse, and etcd for its size.
+#[test]
+fn many_rules_fit_into_one_object() {
+    let long = |n: u32| format!("a-rule-with-a-name-as-long-as-a-name-of-a-rule-may-be-and-no-l-{n}");
+    let rules = |from: u32, label: fn(u32) -> (String, String)| -> Vec<Value> {
+        let rules = (from..from + 32).map(|n| {
+            let (key, value) = label(n);
+            json!({ "name": long(n), "mode": "Require", "namespaceSelector": { "matchLabels": { "team": "batch" } },
+                    "podSelector": { "matchLabels": { (key): value, "environment": "production" } } })
+        });
+        rules.collect()
+    };
+    let apart: fn(u32) -> (String, String) = |n| ("app.example.com/name".to_owned(), format!("report-{n}"));
+    let shared: fn(u32) -> (String, String) = |n| (format!("app.example.com/name-{n}"), "report".to_owned());
+    for label in [apart, shared] {
+        let pools: Vec<_> = (0..5)
+            .map(|p| {
+                let spec = json!({ "placement": { "rules": rules(p * 32, label) } });
+                pool(
+                    &format!("a-pool-with-a-name-as-long-as-may-be-{p}"),
+                    2020 + p as i32,
+                    spec,
+                )
+            })
+            .collect();
+        let configuration = configuration(&pools).unwrap();
+        let conditions = configuration
+            .webhooks
+            .iter()
+            .flatten()
+            .flat_map(|w| w.match_conditions.iter().flatten());
+        let mut entries = 0;
+        for condition in conditions {
+            entries += usize::from(condition.name == "not-bound");
+            assert!(condition.expression.len() <= 40_000, "{}", condition.expression);
+            Program::compile(&condition.expression).unwrap();
+        }
+        assert_eq!(entries, 160 + 5);
+        // The rest of what etcd takes is for certificates and the bookkeeping of field managers.
+        let size = json!(configuration).to_string().len();
+        assert!(size < 600_000, "{size}");
+    }
+}
+
 /// Each call may take two seconds when nobody answers.
 #[test]
 fn triggers_never_ask_about_a_pod_twice() {
-    let pools = [pool(
-        "burst",
-        2026,
-        json!({ "placement": { "rules": [rule("a", "a")] } }),
-    )];
+    let mut rules: Vec<Value> = (0..31)
+        .map(|n| rule(&format!("r{n}"), &format!("other-{n}")))
+        .collect();
+    rules.push(rule("a", "a"));
+    let pools = [pool("burst", 2026, json!({ "placement": { "rules": rules } }))];
     let entries = configuration(&pools).unwrap().webhooks.unwrap();
     let keys = [
         ("alibabacloud.com/eci", "true"),
