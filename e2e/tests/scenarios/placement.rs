@@ -221,6 +221,8 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
         wanted["spec"]["placement"] = json!({"rules": [{
             "name": "batch", "mode": "Require", "podSelector": {"matchLabels": {"app": "report"}},
             "labels": {"team": "batch"}, "annotations": {"k8s.aliyun.com/eci-use-specs": "2-4Gi"},
+        }, {
+            "name": "nightly", "mode": "Require", "podSelector": {"matchLabels": {"at": "night", "on": "demand"}},
         }]});
         wanted["spec"]["computeDefaults"] = json!({"class": "performance", "qos": "best-effort"});
         let operator = start(s, &wanted, 1).await?;
@@ -266,6 +268,15 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
         let patched = patches(s, own, "matched")?;
         ensure!(patched == [golden], "{}", json!(patched));
         ensure!(node_of(s, own, "matched").await? == s.node(0));
+        // Not again for the label that the rule added.
+        ensure!(requests(&operator).await? == before + 2, "one call for one pod");
+
+        let mut both = pod("both", ("app", "report"));
+        both["metadata"]["labels"]["at"] = json!("night");
+        both["metadata"]["labels"]["on"] = json!("demand");
+        create(s, own, both).await?;
+        ensure!(patches(s, own, "both")?.len() == 1, "one rule places it");
+        ensure!(requests(&operator).await? == before + 3, "one call for two rules");
 
         // Only who asks is told what was added.
         let said = warnings(s, &["--labels=app=report"]).await?;
@@ -321,9 +332,9 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
         // Another default changes no pod that is there.
         wanted["spec"]["computeDefaults"] = json!({"class": "general-purpose"});
         s.apply(&wanted).await?;
-        eventually("one pod is outdated", SOON, async || {
+        eventually("both pods of the rule are outdated", SOON, async || {
             let pool = get_pool(s).await?;
-            ensure!(pool["status"]["podsOutdated"] == 1, "{}", pool["status"]);
+            ensure!(pool["status"]["podsOutdated"] == 2, "{}", pool["status"]);
             Ok(())
         })
         .await
