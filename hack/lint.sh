@@ -30,7 +30,7 @@ same_toolchain() {
 
 # What people copy from the README is the sample that a test applies.
 same_sample() {
-  diff <(awk '/^```yaml$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md) \
+  diff <(awk '/^```/ { inside = 0; next } /^apiVersion:/ { inside = 1 } inside' README.md) \
     <(sed -n '/^apiVersion:/,$p' config/samples/minimal.yaml) ||
     { echo "README.md (<) shows another pool than config/samples/minimal.yaml (>)"; return 1; }
 }
