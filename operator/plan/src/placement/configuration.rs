@@ -89,7 +89,7 @@ fn entry(
     let mut pods = asked.reach.pods.clone();
     pods.extend(enabled());
     MutatingWebhook {
-        name: format!("{}.{GROUP}", asked.route.entry),
+        name: format!("{}.{GROUP}", asked.name),
         admission_review_versions: vec!["v1".to_owned()],
         client_config: WebhookClientConfig {
             ca_bundle: Some(ByteString(serving.ca_bundle.to_vec())),
@@ -150,10 +150,7 @@ fn conditions(asked: &Asked<'_>) -> Vec<MatchCondition> {
             "!has(object.spec.schedulerName) || object.spec.schedulerName in ['', 'default-scheduler']",
         ));
     }
-    conditions.extend(
-        asked
-            .of_no_other()
-            .map(|expression| condition("of-no-other-entry", expression)),
-    );
+    let of_no_other = asked.of_no_other.as_ref();
+    conditions.extend(of_no_other.map(|expression| condition("of-no-other-entry", expression)));
     conditions
 }

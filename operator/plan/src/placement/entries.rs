@@ -1,7 +1,8 @@
 //! Which entry of the webhook configuration asks about which pods.
 //!
 //! A pod waits for each call in turn, two seconds where nobody answers. So that it is asked about once, an entry leaves out
-//! the pods of those before it. Namespaces of which none are known to be among the other's may still share pods.
+//! the pods of those before it. CEL knows the pod but not its namespace: where only some namespaces are shared, an entry is
+//! split into one for those and others for the rest.
 
 use kube::core::{Expression, Selector};
 use vnp_crds::{PLACED_BY_ANNOTATION, virtual_node};
@@ -9,16 +10,29 @@ use vnp_crds::{PLACED_BY_ANNOTATION, virtual_node};
 use super::routes::{Kind, Route, Routes};
 use crate::selection::Reach;
 
-/// Of how many others a rule's entry leaves out the pods. There are many rules, and all entries have to fit into one object.
-const EXCEPT: usize = 4;
 /// Length of an expression. The parser of the API server takes 100,000 characters (cel-go `ExpressionSizeCodePointLimit`).
 const LENGTH: usize = 32 * 1024;
+/// Length of all expressions that leave out pods: the entries have to fit into one object. Without, a pod is asked about
+/// more than once, and that is all.
+const LENGTH_OF_ALL: usize = 192 * 1024;
+/// Entries that may come from splitting others, for the same reason.
+const SPLIT: usize = 32;
 
 /// The pods that one entry asks about.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) route: &'a Route,
+    /// Name of the entry.
+    pub(super) name: String,
     pub(super) reach: Reach,
+    /// True in CEL for a pod that no other entry asks about, where `reach` does not say so.
+    pub(super) of_no_other: Option<String>,
+}
+
+/// What is left of a route's pods.
+#[derive(Clone)]
+struct Piece {
+    reach: Reach,
     /// Without the pods that any of these selects.
     except: Vec<Selector>,
 }
@@ -26,61 +40,37 @@ pub(super) struct Asked<'a> {
 impl Routes {
     /// An entry for each route that has pods of its own. Every pod that a route means is asked about.
     pub(super) fn asked(&self) -> Vec<Asked<'_>> {
-        let routes = self.places.iter().chain(&self.policies);
-        let mut routes: Vec<&Route> = routes.filter(|route| !route.reach.is_void()).collect();
-        // Policies come last: they don't ask about every pod that they select. Many namespaces come before few: pods of a
-        // few can be left out of no entry for more.
+        let mut routes: Vec<&Route> = self.places.iter().chain(&self.policies).collect();
+        // Policies come last: they don't ask about every pod that they select. Many namespaces come before few, which saves
+        // splitting.
         routes.sort_by_key(|route| {
             let policy = matches!(route.kind, Kind::Policy);
             (policy, route.reach.namespaces.clone().into_iter().count())
         });
+        let (mut length, mut split) = (0, 0);
         let mut asked: Vec<Asked<'_>> = Vec::new();
+        let mut earlier: Vec<&Reach> = Vec::new();
         for route in routes {
-            let mut pods = asked.iter().map(|earlier| &earlier.route.reach);
-            if !pods.any(|earlier| earlier.covers(&route.reach)) {
-                let entry = Asked::of(route, &asked);
-                asked.push(entry);
+            let pieces = pieces(&route.reach, &earlier, SPLIT - split);
+            split += pieces.len().saturating_sub(1);
+            for (number, piece) in (1..).zip(pieces) {
+                let expression = piece.of_no_other(route, LENGTH_OF_ALL.saturating_sub(length));
+                length += expression.as_ref().map_or(0, String::len);
+                asked.push(Asked {
+                    route,
+                    name: match number {
+                        1 => route.entry.clone(),
+                        _ => format!("part-{number}.{}", route.entry),
+                    },
+                    reach: piece.reach,
+                    of_no_other: expression,
+                });
             }
+            earlier.push(&route.reach);
         }
         asked
     }
-}
 
-impl<'a> Asked<'a> {
-    fn of(route: &'a Route, earlier: &[Asked<'_>]) -> Self {
-        let mut reach = route.reach.clone();
-        let mut except = Vec::new();
-        for other in earlier.iter().map(|earlier| &earlier.route.reach) {
-            if reach.is_apart_from(other) {
-                continue;
-            }
-            if reach.shares_all_namespaces_with(other) {
-                except.push(other.pods.clone());
-            } else {
-                reach.leave_namespaces_of(other);
-            }
-        }
-        if matches!(route.kind, Kind::Rule { .. }) {
-            except.truncate(EXCEPT);
-        }
-        Self { route, reach, except }
-    }
-
-    /// True in CEL for a pod that no other entry asks about. One that the route has placed stays its own, whatever labels it
-    /// got, for when the API server asks once more. An error would mean that no call is needed.
-    pub(super) fn of_no_other(&self) -> Option<String> {
-        let placed = placed_by([&self.route.id]);
-        let mut length = placed.len();
-        let except = self.except.iter().map(not_selected).take_while(|expression| {
-            length += expression.len() + " && ".len();
-            length <= LENGTH
-        });
-        let except: Vec<String> = except.collect();
-        (!except.is_empty()).then(|| format!("{placed} || ({})", except.join(" && ")))
-    }
-}
-
-impl Routes {
     /// True in CEL for a pod that no rule has placed: it is no news to a trigger, whose very label the rule may have added.
     pub(super) fn of_no_rule(&self) -> Option<String> {
         let rules = self.places.iter();
@@ -88,11 +78,68 @@ impl Routes {
         let mut ids = rules.map(|rule| &rule.id).peekable();
         ids.peek()?;
         let expression = format!(
-            "!{} || !has(object.spec.nodeSelector) || !('{}' in object.spec.nodeSelector)",
+            "!{} || !has(object.spec.nodeSelector) || !('{}' in object.spec.nodeSelector) || \
+             !has(object.spec.tolerations) || !object.spec.tolerations.exists(t, !has(t.key) || t.key == '{}')",
             placed_by(ids),
-            virtual_node::LABEL
+            virtual_node::LABEL,
+            virtual_node::TAINT
         );
         (expression.len() <= LENGTH).then_some(expression)
+    }
+}
+
+/// The pods of `reach` that none of the earlier ones means, in at most one piece more than `split`.
+fn pieces(reach: &Reach, earlier: &[&Reach], mut split: usize) -> Vec<Piece> {
+    let mut pieces = vec![Piece {
+        reach: reach.clone(),
+        except: Vec::new(),
+    }];
+    pieces.retain(|piece| !piece.reach.is_void());
+    for other in earlier {
+        let mut left = Vec::new();
+        for piece in pieces {
+            if piece.reach.is_apart_from(other) {
+                left.push(piece);
+                continue;
+            }
+            let (outside, inside) = piece.reach.split_by_namespaces_of(other);
+            let all_inside = other.covers(&inside);
+            let more = (outside.len() + usize::from(!all_inside)).saturating_sub(1);
+            if more > split {
+                left.push(piece);
+                continue;
+            }
+            split -= more;
+            left.extend(outside.into_iter().map(|reach| Piece {
+                reach,
+                except: piece.except.clone(),
+            }));
+            if !all_inside {
+                let mut except = piece.except;
+                except.push(other.pods.clone());
+                left.push(Piece {
+                    reach: inside,
+                    except,
+                });
+            }
+        }
+        pieces = left;
+    }
+    pieces
+}
+
+impl Piece {
+    /// True in CEL for a pod that no other entry asks about. One that the route has placed stays its own, whatever labels it
+    /// got, for when the API server asks once more. An error would mean that no call is needed.
+    fn of_no_other(&self, route: &Route, room: usize) -> Option<String> {
+        let placed = placed_by([&route.id]);
+        let mut length = placed.len();
+        let except = self.except.iter().map(not_selected).take_while(|expression| {
+            length += expression.len() + " && ".len();
+            length <= LENGTH.min(room)
+        });
+        let except: Vec<String> = except.collect();
+        (!except.is_empty()).then(|| format!("{placed} || ({})", except.join(" && ")))
     }
 }
 
