@@ -155,6 +155,7 @@ async fn what_others_do_to_configuration_and_certificates_heals() -> Result<()> 
             r#"{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":"Cg=="}"#,
             r#"{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}"#,
             r#"{"op":"replace","path":"/webhooks/0/objectSelector","value":{}}"#,
+            r#"{"op":"add","path":"/webhooks/0/objectSelector/matchLabels/nobody","value":"here"}"#,
             r#"{"op":"remove","path":"/webhooks/1"}"#,
         ] {
             s.kubectl(&format!("patch {CONFIGURATION} --type json --patch [{wrong}]"))
@@ -176,7 +177,20 @@ async fn what_others_do_to_configuration_and_certificates_heals() -> Result<()> 
         .await?;
         becomes(s, true, Duration::from_secs(10)).await?;
         webhook_is(s, "True", "Verified", Duration::from_secs(20)).await?;
-        ensure!(metric(&operator, "virtualnodepool_webhook_answers 1").await?);
+        eventually("the metric says so", Duration::from_secs(10), async || {
+            ensure!(metric(&operator, "virtualnodepool_webhook_answers 1").await?);
+            Ok(())
+        })
+        .await?;
+
+        // What others add is not the operator's to take away, but it is said.
+        let off = r#"{"op":"add","path":"/webhooks/0/matchConditions/-","value":{"name":"off","expression":"false"}}"#;
+        s.kubectl(&format!("patch {CONFIGURATION} --type json --patch [{off}]"))
+            .await?;
+        let message = webhook_is(s, "False", "ConfigNotSynced", Duration::from_secs(20)).await?;
+        ensure!(message.contains("somebody added"), "{message}");
+        s.kubectl(&format!("delete {CONFIGURATION}")).await?;
+        webhook_is(s, "True", "Verified", Duration::from_secs(20)).await?;
 
         // The last pool that asks takes the configuration with it.
         s.kubectl(&format!(

@@ -45,6 +45,10 @@ pub enum Kept {
     Failed,
 }
 
+/// What helps against additions that an apply leaves alone.
+const AMENDED: &str = "somebody added entries or matchConditions to ours in the MutatingWebhookConfiguration \
+     virtualnodepool-affinity: remove them, or delete the object, which is then made anew";
+
 /// Why something is not as it should be.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
@@ -94,11 +98,16 @@ impl Keeper {
                     self.metrics.webhook_answers(None);
                     WebhookState::NotAsked
                 }
+                Standing::Amended => WebhookState::Pending(Some(AMENDED.to_owned())),
                 Standing::InPlace if serving => WebhookState::InPlace(Probed::NotYet),
                 _ => WebhookState::Pending(None),
             });
         }
         let cue = (in_place && serving).then(|| self.version(configuration.as_deref()));
+        if cue.is_none() && plan.standing != Standing::NotAsked {
+            // Nothing is tried until it is in place again.
+            self.metrics.webhook_answers(Some(false));
+        }
         webhook.in_place(cue);
         let mut kept = Kept::Until(until);
         for step in steps {

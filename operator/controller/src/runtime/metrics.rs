@@ -47,7 +47,7 @@ impl Collector for Answers {
             return Ok(());
         };
         let gauge = ConstGauge::new(i64::from(answers));
-        let help = "1 when the last of these came back mutated; absent while none is sent.";
+        let help = "1 when the last of these came back mutated and nothing has changed since; absent while none is asked for.";
         let encoder = encoder.encode_descriptor("webhook_answers", help, None, gauge.metric_type())?;
         gauge.encode(encoder)
     }

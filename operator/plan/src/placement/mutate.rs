@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::core::SelectorExt;
 use vnp_crds::{
     COMPUTE_ANNOTATION, EXPLAIN_ANNOTATION, OVERFLOW_LABEL, PLACED_BY_ANNOTATION, POOL_LABEL, PlacementMode,
     TRUE, WEBHOOK_DISABLED, WEBHOOK_LABEL, compute_label, trigger_label, virtual_node,
@@ -102,11 +103,12 @@ impl Placing {
 
 impl Routes {
     /// The route that places the pod. The one that did so before does it again: what it added may have brought the pod
-    /// within reach of another.
+    /// within reach of another. A pod copied from another namespace is another pod.
     fn of_pod(&self, pod: &PodView, namespace: &Labels) -> Option<&Route> {
         let recorded = pod
             .annotation(PLACED_BY_ANNOTATION)
-            .and_then(|id| self.places.iter().find(|route| route.id == id));
+            .and_then(|id| self.places.iter().find(|route| route.id == id))
+            .filter(|route| route.reach.namespaces.matches(namespace));
         let none = Labels::new();
         let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
         recorded.or_else(|| {
@@ -236,6 +238,10 @@ impl PodOnRoute<'_> {
         }
         let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);
         if !required {
+            // The pod's own word may be that another pool lets it overflow.
+            if additions.says(OVERFLOW_LABEL).is_some_and(|pool| pool != own) {
+                return;
+            }
             additions.no_node_label(POOL_LABEL, others);
         } else if !reserved {
             additions.node_label(POOL_LABEL, own);

@@ -79,6 +79,16 @@ pub(crate) enum RuleTrouble {
         field: &'static str,
         key: String,
     },
+    /// An annotation with which the API server would refuse every pod of the rule, or that makes a pod something else.
+    #[error(
+        "spec.placement.rules[name={rule}].annotations has {key}: {value:?}, which the API server checks against the pod and \
+         would refuse: set it in the pod itself"
+    )]
+    Annotation {
+        rule: String,
+        key: String,
+        value: String,
+    },
 }
 
 impl Routes {
@@ -193,6 +203,34 @@ pub(crate) fn trouble(rule: &PlacementRule) -> Option<RuleTrouble> {
                 is_qualified_name(&key.to_lowercase())
             })
         })
+        .or_else(|| {
+            let (key, value) = rule
+                .annotations
+                .iter()
+                .find(|(key, value)| is_checked(key, value))?;
+            Some(RuleTrouble::Annotation {
+                rule: rule.name.clone(),
+                key: key.clone(),
+                value: value.clone(),
+            })
+        })
+}
+
+/// The API server looks into these annotations of a pod. Source: `ValidatePodSpecificAnnotations` of kube-apiserver.
+fn is_checked(key: &str, value: &str) -> bool {
+    const KEYS: [&str; 3] = [
+        "kubernetes.io/config.mirror",
+        "scheduler.alpha.kubernetes.io/tolerations",
+        "seccomp.security.alpha.kubernetes.io/pod",
+    ];
+    const OF_CONTAINERS: [&str; 2] = [
+        "container.seccomp.security.alpha.kubernetes.io/",
+        "container.apparmor.security.beta.kubernetes.io/",
+    ];
+    let number = || value.parse().is_ok_and(|cost: i32| cost.to_string() == value);
+    KEYS.contains(&key)
+        || OF_CONTAINERS.iter().any(|prefix| key.starts_with(prefix))
+        || key == "controller.kubernetes.io/pod-deletion-cost" && !number()
 }
 
 /// The pods that a rule means.

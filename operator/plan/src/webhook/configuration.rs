@@ -19,6 +19,8 @@ pub enum Standing {
     Foreign,
     /// Ours is there and says something else, or should not be there.
     Differs,
+    /// It says what it should, and somebody added to our entries what an apply of ours does not take away.
+    Amended,
     /// It says what it should.
     InPlace,
 }
@@ -34,6 +36,7 @@ pub fn standing(there: Option<&Value>, wanted: Option<&Value>) -> Standing {
         },
         (Some(_), None) => Standing::Differs,
         (Some(there), Some(wanted)) if says(there, wanted) => Standing::InPlace,
+        (Some(there), Some(wanted)) if says(&without_amendments(there), wanted) => Standing::Amended,
         (Some(_), Some(_)) => Standing::Differs,
     }
 }
@@ -106,8 +109,40 @@ fn says(there: &Value, wanted: &Value) -> bool {
     let left_over = |entry: &&Value| is_ours(entry) && !entries(wanted).any(|w| w["name"] == entry["name"]);
     metadata("labels")
         && metadata("annotations")
-        && entries(wanted).all(|w| found(&w["name"]).is_some_and(|entry| includes(entry, w)))
+        && entries(wanted)
+            .all(|w| found(&w["name"]).is_some_and(|entry| includes(entry, w) && selects(entry, w)))
         && !entries(there).any(|entry| left_over(&entry))
+}
+
+/// Selectors have to be the same: one with a requirement more selects less.
+fn selects(there: &Value, wanted: &Value) -> bool {
+    let same = |field: &str| includes(&wanted[field], &there[field]);
+    same("namespaceSelector") && same("objectSelector")
+}
+
+/// Without what our field manager does not own in lists of which it owns single items: entries by our names, and conditions
+/// of our entries.
+fn without_amendments(there: &Value) -> Value {
+    let managers = there["metadata"]["managedFields"].as_array();
+    let mine = managers
+        .into_iter()
+        .flatten()
+        .find(|m| m["manager"] == FIELD_MANAGER && m["operation"] == "Apply");
+    let Some(owned) = mine.and_then(|m| m["fieldsV1"]["f:webhooks"].as_object()) else {
+        return there.clone();
+    };
+    let key = |item: &Value| format!("k:{}", json!({ "name": item["name"] }));
+    let mut ours = there.clone();
+    if let Some(entries) = ours["webhooks"].as_array_mut() {
+        entries.retain(|entry| !is_ours(entry) || owned.contains_key(&key(entry)));
+        for entry in entries.iter_mut().filter(|entry| is_ours(entry)) {
+            let conditions = owned.get(&key(entry)).map(|fields| &fields["f:matchConditions"]);
+            if let (Some(conditions), Some(items)) = (conditions, entry["matchConditions"].as_array_mut()) {
+                items.retain(|item| conditions.get(key(item)).is_some());
+            }
+        }
+    }
+    ours
 }
 
 /// Everything in `wanted` is in `there`, lists entry by entry. What is empty need not be there.
@@ -172,7 +207,8 @@ mod tests {
 
     #[test]
     fn any_change_of_ours_is_applied_with_the_uid() {
-        let changes: [fn(&mut Value); 5] = [
+        let changes: [fn(&mut Value); 6] = [
+            |t| t["webhooks"][0]["namespaceSelector"]["matchLabels"]["more"] = json!("x"),
             |t| t["webhooks"][0]["clientConfig"]["caBundle"] = json!("Qg=="),
             |t| t["webhooks"][0]["namespaceSelector"]["matchLabels"]["a"] = json!("c"),
             |t| t["webhooks"][0]["rules"] = json!([]),
@@ -192,6 +228,46 @@ mod tests {
             };
             assert_eq!(body["metadata"]["uid"], "u");
         }
+    }
+
+    /// An apply takes away what it had set itself, and leaves what others put beside it.
+    #[test]
+    fn what_others_added_to_our_entries_is_told_from_what_we_mend() {
+        let mut there = stored();
+        there["webhooks"][0]["matchConditions"] = json!([{"name": "a", "expression": "true"}]);
+        let mut body = wanted();
+        body["webhooks"][0]["matchConditions"] = json!([{"name": "a", "expression": "true"}]);
+        let name = there["webhooks"][0]["name"].clone();
+        let own = json!({ (format!("k:{}", json!({"name": name}))): {
+            "f:matchConditions": { "k:{\"name\":\"a\"}": {}, "k:{\"name\":\"old\"}": {} } } });
+        let managers = there["metadata"]["managedFields"].as_array_mut().unwrap();
+        managers
+            .iter_mut()
+            .find(|m| m["manager"] == FIELD_MANAGER)
+            .unwrap()["fieldsV1"] = json!({ "f:webhooks": own });
+        let off = |name: &str| json!({"name": name, "expression": "false"});
+        assert_eq!(standing(Some(&there), Some(&body)), Standing::InPlace);
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut there = there.clone();
+            change(&mut there);
+            step(Some(there), Some(body.clone()))
+        };
+        let conditions = |t: &mut Value, name: &str| {
+            t["webhooks"][0]["matchConditions"]
+                .as_array_mut()
+                .unwrap()
+                .push(off(name));
+        };
+        assert_eq!(with(&|t| conditions(t, "off")), (Standing::Amended, None));
+        assert_eq!(with(&|t| conditions(t, "old")).0, Standing::Differs);
+        let entry = json!({"name": "mine.virtualnodes.dev"});
+        let entries = |t: &mut Value| t["webhooks"].as_array_mut().unwrap().push(entry.clone());
+        assert_eq!(with(&entries), (Standing::Amended, None));
+        let both = |t: &mut Value| {
+            conditions(t, "off");
+            t["webhooks"][0]["clientConfig"]["caBundle"] = json!("Qg==");
+        };
+        assert_eq!(with(&both).0, Standing::Differs);
     }
 
     #[test]

@@ -60,10 +60,17 @@ fn a_rule_that_can_not_be_read_places_nothing_and_stops_no_other() {
         { "name": "broken", "mode": "Require",
           "podSelector": { "matchExpressions": [{ "key": "app", "operator": "Like", "values": ["web"] }] } },
         { "name": "key", "mode": "Require", "podSelector": {}, "labels": { "no key": "x" } },
+        { "name": "cost", "mode": "Require", "podSelector": {},
+          "annotations": { "controller.kubernetes.io/pod-deletion-cost": "low" } },
+        { "name": "mirror", "mode": "Require", "podSelector": {}, "annotations": { "kubernetes.io/config.mirror": "x" } },
         { "name": "fine", "mode": "Require", "podSelector": selecting("web") },
     ]))];
     let by = mutation(&pools, &labelled(&[("app", "web")]), &[]).placed_by;
     assert_eq!(by.as_deref(), Some("burst/fine"));
+    let cost = json!([{ "name": "cost", "mode": "Require", "podSelector": selecting("web"),
+                        "annotations": { "controller.kubernetes.io/pod-deletion-cost": "-5" } }]);
+    let by = mutation(&[ruled(cost)], &labelled(&[("app", "web")]), &[]).placed_by;
+    assert_eq!(by.as_deref(), Some("burst/cost"));
 }
 
 #[test]
@@ -142,9 +149,28 @@ fn pods_that_overflow_keep_off_the_nodes_of_other_pools() {
         }
         assert_eq!(stored["spec"]["affinity"]["podAffinity"], affinity["podAffinity"]);
     }
-    let own = json!({ "spec": { "nodeSelector": { "virtualnodes.dev/pool": "other" } } });
-    let own = with(labelled(&[("app", "web")]), own);
-    assert_eq!(stored(&pools, &own, &[])["spec"], own["spec"]);
+    let node = json!({ "spec": { "nodeSelector": { "virtualnodes.dev/pool": "other" } } });
+    let other = labelled(&[("app", "web"), ("virtualnodes.dev/overflow", "other")]);
+    for own in [with(labelled(&[("app", "web")]), node), other] {
+        assert_eq!(stored(&pools, &own, &[])["spec"], own["spec"]);
+    }
+}
+
+#[test]
+fn a_copy_in_another_namespace_is_another_pod() {
+    let rule = |name: &str, team: &str| json!({ "name": name, "mode": "Require", "namespaceSelector": { "matchLabels": { "team": team } } });
+    let pools = [ruled(json!([rule("a", "a"), rule("b", "b")]))];
+    let copied = with(
+        labelled(&[]),
+        json!({ "metadata": { "annotations": { "virtualnodes.dev/placed-by": "burst/a" } } }),
+    );
+    for (team, by) in [("a", Some("burst/a")), ("b", Some("burst/b")), ("c", None)] {
+        assert_eq!(
+            mutation(&pools, &copied, &[("team", team)]).placed_by.as_deref(),
+            by,
+            "{team}"
+        );
+    }
 }
 
 #[test]
