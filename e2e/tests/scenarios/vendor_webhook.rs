@@ -45,7 +45,7 @@ async fn webhook_becomes(
     .await
 }
 
-/// The vendor's configuration with one entry for the pods of a team.
+/// The vendor's configuration with one entry for the pods of a team, in the namespaces of the rule.
 fn configuration(bundle: &Value, team: &str) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
@@ -57,10 +57,21 @@ fn configuration(bundle: &Value, team: &str) -> Value {
                 "caBundle": bundle,
                 "service": {"namespace": "kube-system", "name": "vk-webhook", "path": "/inject", "port": 443},
             },
+            "namespaceSelector": {"matchLabels": {"tier": "front"}},
             "objectSelector": {"matchLabels": {"team": team}},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
         }],
     })
+}
+
+/// When a selector of the profile was written last.
+fn written(profile: &Value) -> Result<Timestamp> {
+    let managers = profile["metadata"]["managedFields"].as_array();
+    let of_selectors = |m: &&Value| !m["fieldsV1"]["f:data"]["f:selectors"].is_null();
+    let times = managers.into_iter().flatten().filter(of_selectors);
+    let times = times.filter_map(|m| m["time"].as_str()).map(str::parse);
+    let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
+    times.into_iter().max().context("nobody wrote the selectors")
 }
 
 fn endpoints(ready: bool) -> Value {
@@ -107,10 +118,11 @@ async fn what_is_wrong_with_it_is_said() -> Result<()> {
         s.apply(&endpoints(true)).await?;
         webhook_is(s, "True", "Verified", "the vendor's webhook").await?;
         wanted["spec"]["placement"]["rules"] = json!([
-            {"name": "own", "mode": "Require", "podSelector": {"matchLabels": {"team": "web"}}},
+            {"name": "own", "mode": "Require", "podSelector": {"matchLabels": {"team": "web"}},
+             "namespaceSelector": {"matchLabels": {"tier": "front"}}},
         ]);
         s.apply(&wanted).await?;
-        eventually("the rule is a selector of the profile", WITHIN, async || {
+        let written = eventually("the rule is a selector of the profile", WITHIN, async || {
             let profile = get(s, "configmap eci-profile --namespace kube-system").await?;
             let selectors = profile["data"]["selectors"].as_str().unwrap_or("[]");
             let selectors: Value = serde_json::from_str(selectors)?;
@@ -122,10 +134,11 @@ async fn what_is_wrong_with_it_is_said() -> Result<()> {
                 .find(|entry| entry["name"] == ours.as_str());
             let ours = ours.with_context(|| selectors.to_string())?;
             ensure!(
-                ours["objectSelector"]["matchLabels"] == json!({"team": "web"}),
+                ours["objectSelector"]["matchLabels"] == json!({"team": "web"})
+                    && ours["namespaceSelector"]["matchLabels"] == json!({"tier": "front"}),
                 "{ours}"
             );
-            Ok(())
+            written(&profile)
         })
         .await?;
         let word = "does not show the selectors";
@@ -137,6 +150,11 @@ async fn what_is_wrong_with_it_is_said() -> Result<()> {
             Duration::from_secs(60) + WITHIN,
         )
         .await?;
+        let late = get_pool(s).await?;
+        let late = condition(&late, "WebhookReady").context("no WebhookReady")?;
+        let since: Timestamp = late["lastTransitionTime"].as_str().unwrap_or_default().parse()?;
+        let waited = since.duration_since(written);
+        ensure!(waited.as_secs() >= 60, "it had a minute, and got {waited}");
         s.apply(&configuration(&bundle, "web")).await?;
         webhook_is(s, "True", "Verified", "the vendor's webhook").await?;
 
