@@ -116,3 +116,53 @@ impl Onlooker {
         Ok(endpoints.any(ready))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::observe::mirror::Shelf;
+    use crate::runtime::clock::Clock;
+    use crate::runtime::queue::Queue;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_looks_unless_a_pool_relies_on_it() {
+        for (webhook, looks) in [("None", false), ("Operator", false), ("Vendor", true)] {
+            let requests = Arc::new(AtomicUsize::new(0));
+            let counted = requests.clone();
+            let service = tower::service_fn(move |_: Request<Body>| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let nothing = Body::from(br#"{"kind":"Status","code":404,"reason":"NotFound"}"#.to_vec());
+                async { Ok::<_, Infallible>(Response::builder().status(404).body(nothing).unwrap()) }
+            });
+            let queue = || Queue::new(Duration::ZERO);
+            let cluster = Cluster::new(&[], queue(), queue(), Clock::of_host());
+            let pool = json!({
+                "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
+                "metadata": {"name": "burst", "uid": "p", "resourceVersion": "1"},
+                "spec": {"region": "r", "network": {"zones": [], "securityGroupId": "sg-1"},
+                         "provider": {"type": "StatefulSet", "namespace": "kube-system", "name": "vn"},
+                         "placement": {"webhook": webhook}},
+            });
+            cluster
+                .pools
+                .write(|t| t.put(serde_json::from_value(pool).unwrap()));
+            let onlooker = Onlooker {
+                cluster: cluster.clone(),
+                client: Client::new(service, "default"),
+            };
+            let (_stop, stopped) = watch::channel(false);
+            assert!(timeout(EVERY * 4, onlooker.run(stopped)).await.is_err());
+            assert_eq!(requests.load(Ordering::Relaxed) > 0, looks, "{webhook}");
+            let seen = cluster.webhook.vendor();
+            assert_eq!(seen == VendorSeen::Absent, looks, "{webhook}: {seen:?}");
+        }
+    }
+}
