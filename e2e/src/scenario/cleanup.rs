@@ -37,6 +37,10 @@ impl Scenario<'_> {
             .await?;
         self.kubectl("delete mutatingwebhookconfiguration virtualnodepool-affinity --ignore-not-found")
             .await?;
+        self.kubectl(
+            "delete secret virtualnodepool-webhook-tls --namespace virtualnodepool-system --ignore-not-found",
+        )
+        .await?;
         self.kubectl("delete configmap eci-profile --namespace kube-system --ignore-not-found")
             .await?;
         self.kubectl(&format!(

@@ -223,14 +223,32 @@ async fn an_object_of_somebody_else_is_left_alone_and_named() -> Result<()> {
         });
         s.apply(&foreign).await?;
         let before = get(s, CONFIGURATION).await?;
-        s.start_operator(&trying(None)).await?;
+        let operator = s.spawn_operator(&trying(None)).await?;
         s.apply(&crate::fixture::pool(s, 1)).await?;
         let message = webhook_is(s, "False", "Conflict", Duration::from_secs(30)).await?;
         ensure!(message.contains("delete or rename"), "{message}");
         ensure!(get(s, CONFIGURATION).await? == before, "it was changed");
         s.kubectl(&format!("delete {CONFIGURATION}")).await?;
         webhook_is(s, "True", "Verified", Duration::from_secs(20)).await?;
-        Ok(())
+
+        // A Secret that is not ours any more, of which much would have to be made anew.
+        s.kubectl(&format!(
+            r#"patch {SECRET} --type json --patch [{{"op":"remove","path":"/metadata/labels"}},{{"op":"remove","path":"/data/ca.key"}}]"#
+        ))
+        .await?;
+        let (secret, configuration) = (get(s, SECRET).await?, get(s, CONFIGURATION).await?);
+        let message = webhook_is(s, "False", "Conflict", Duration::from_secs(10)).await?;
+        let named = "Secret virtualnodepool-system/virtualnodepool-webhook-tls";
+        ensure!(message.starts_with(named), "{message}");
+        ensure!(metric(&operator, "virtualnodepool_webhook_answers 0").await?);
+        ensure!(get(s, SECRET).await? == secret, "the Secret was changed");
+        ensure!(get(s, CONFIGURATION).await? == configuration, "it trusts somebody else");
+        // What is served goes on, and no replica is taken out of service for it.
+        ensure!(operator.waits_for().await?.is_none(), "it is not ready");
+        becomes(s, true, Duration::from_secs(5)).await?;
+        s.kubectl(&format!("delete {SECRET}")).await?;
+        webhook_is(s, "True", "Verified", Duration::from_secs(20)).await?;
+        becomes(s, true, Duration::from_secs(10)).await
     })
     .await
 }

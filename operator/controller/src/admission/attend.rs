@@ -39,7 +39,7 @@ pub fn attend(
 }
 
 /// An API server that asks this replica is answered. True as well when none asks, because no pool wants it or somebody else
-/// has the name of the configuration: no replica can do anything about that.
+/// has the name of the configuration or of the Secret: no replica can do anything about that.
 fn trusted(cluster: &Cluster, address: &Address) -> bool {
     let webhook = &cluster.webhook;
     let complete = [
@@ -53,7 +53,8 @@ fn trusted(cluster: &Cluster, address: &Address) -> bool {
     let asked = address.configuration(&webhook.placing(), "").is_some();
     let configuration = webhook.configuration();
     let foreign = configuration.as_deref().is_some_and(|there| !ours(there));
-    if !asked || foreign {
+    let foreign_secret = webhook.secret().is_some_and(|secret| !secret.ours);
+    if !asked || foreign || foreign_secret {
         return true;
     }
     let keyring = webhook.keyring();

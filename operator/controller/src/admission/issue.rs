@@ -155,6 +155,7 @@ mod tests {
     fn secret(data: BTreeMap<String, ByteString>) -> TlsSecret {
         TlsSecret {
             resource_version: "1".into(),
+            ours: true,
             data,
         }
     }

@@ -13,7 +13,7 @@ use vnp_plan::webhook::configuration::{Standing, bundles, ours, written};
 use vnp_plan::webhook::{Address, Probed, WebhookSeen, WebhookState, plan_webhook};
 
 use super::issue::{IssueError, carry_out};
-use super::keyring::{TLS_SECRET, fingerprints};
+use super::keyring::{TLS_SECRET, TlsSecret, fingerprints};
 use crate::apply::{Applier, ApplyError, Retry};
 use crate::observe::cluster::Cluster;
 use crate::runtime::metrics::Metrics;
@@ -68,12 +68,15 @@ impl Keeper {
         }
         let (keyring, placing) = (webhook.keyring(), webhook.placing());
         let configuration = webhook.configuration();
+        let secret = webhook.secret();
+        let foreign_secret = secret.as_ref().filter(|secret| !secret.ours);
         let plan = plan_webhook(
             &WebhookSeen {
                 placing: &placing,
                 address: &self.address,
                 certificates: &keyring.facts,
                 bundle: &keyring.bundle(),
+                foreign_secret: foreign_secret.map(|_| self.secret_key()),
                 published: configuration.as_deref().and_then(published),
                 configuration: configuration.clone(),
             },
@@ -86,20 +89,20 @@ impl Keeper {
                 until = due;
                 None
             }
-            Some(due) => Some(self.certificates(due, now)),
+            Some(due) => Some(self.certificates(due, secret.as_deref(), now)),
         };
         let steps: Vec<Result<Step, IssueError>> = rotation.into_iter().chain(plan.step.map(Ok)).collect();
         let in_place = plan.standing == Standing::InPlace;
         let serving = keyring.facts.serving(now, &self.address.names()).is_some();
         if steps.is_empty() || (in_place && serving) {
-            self.cluster.webhook_kept(match plan.standing {
-                Standing::Foreign => WebhookState::Foreign,
-                Standing::NotAsked => {
+            self.cluster.webhook_kept(match (plan.foreign, plan.standing) {
+                (Some(foreign), _) => WebhookState::Foreign(foreign),
+                (None, Standing::NotAsked) => {
                     self.metrics.webhook_answers(None);
                     WebhookState::NotAsked
                 }
-                Standing::Amended => WebhookState::Pending(Some(AMENDED.to_owned())),
-                Standing::InPlace if serving => WebhookState::InPlace(Probed::NotYet),
+                (None, Standing::Amended) => WebhookState::Pending(Some(AMENDED.to_owned())),
+                (None, Standing::InPlace) if serving => WebhookState::InPlace(Probed::NotYet),
                 _ => WebhookState::Pending(None),
             });
         }
@@ -144,18 +147,26 @@ impl Keeper {
         Ok(())
     }
 
-    fn certificates(&self, rotation: Rotation, now: Timestamp) -> Result<Step, IssueError> {
-        let secret = self.cluster.webhook.secret();
-        let data = carry_out(rotation, secret.as_deref(), &self.address.names(), now)?;
+    fn certificates(
+        &self,
+        rotation: Rotation,
+        secret: Option<&TlsSecret>,
+        now: Timestamp,
+    ) -> Result<Step, IssueError> {
+        let data = carry_out(rotation, secret, &self.address.names(), now)?;
         tracing::info!(?rotation, "certificates of the webhook are due");
         Ok(Step::WriteCertificates(CertificateWrite {
-            secret: ObjectKey {
-                namespace: self.address.namespace.clone(),
-                name: TLS_SECRET.to_owned(),
-            },
+            secret: self.secret_key(),
             resource_version: secret.map(|s| s.resource_version.clone()),
             data: SecretData(data),
         }))
+    }
+
+    fn secret_key(&self) -> ObjectKey {
+        ObjectKey {
+            namespace: self.address.namespace.clone(),
+            name: TLS_SECRET.to_owned(),
+        }
     }
 
     /// What is in place, as one word that changes with it.
@@ -183,4 +194,122 @@ pub(super) fn published(configuration: &Value) -> Option<Published> {
         authorities,
         since: written(configuration)?.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::time::Duration;
+
+    use futures::stream;
+    use kube::runtime::watcher::Event;
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+    use vnp_plan::webhook::Foreign;
+
+    use super::*;
+    use crate::apply::testing::{Call, Calls, ok, server};
+    use crate::observe::mirror::{Mirror, Shelf, Told};
+    use crate::runtime::clock::Clock;
+    use crate::runtime::lease::Claim;
+    use crate::runtime::queue::Queue;
+
+    const CONFIGURATION: &str =
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/virtualnodepool-affinity?";
+
+    /// A keeper of the webhook of one pool, in a cluster with these objects, that said before that it answers.
+    async fn keeper(webhook: &str, configuration: Option<Value>, secret: Option<Value>) -> (Keeper, Calls) {
+        let queue = || Queue::new(Duration::ZERO);
+        let cluster = Cluster::new(&[], queue(), queue(), Clock::of_host());
+        let pool = json!({
+            "apiVersion": "virtualnodes.dev/v1alpha1", "kind": "VirtualNodePool",
+            "metadata": {"name": "burst", "uid": "p", "resourceVersion": "1"},
+            "spec": {"region": "r", "network": {"zones": [], "securityGroupId": "sg-1"},
+                     "provider": {"type": "StatefulSet", "namespace": "kube-system", "name": "vn"},
+                     "placement": {"webhook": webhook}},
+        });
+        filled(&cluster.pools, Some(pool), |told| cluster.pool_told(told)).await;
+        let told = |t| cluster.configuration_told(t);
+        filled(&cluster.webhook.configurations, configuration, told).await;
+        filled(&cluster.webhook.secrets, secret, |t| cluster.certificate_told(t)).await;
+        let (client, calls) = server(|_: Call| async { ok(json!({"kind": "Status", "status": "Success"})) });
+        let metrics = Metrics::default();
+        metrics.webhook_answers(Some(true));
+        let keeper = Keeper {
+            applier: Applier::new(client, Claim::lasting(1), metrics.clone(), "ns".into()),
+            cluster,
+            address: Address {
+                namespace: "ns".into(),
+                service: "webhook".into(),
+                port: 443,
+                url: None,
+            },
+            metrics,
+        };
+        (keeper, calls)
+    }
+
+    /// Lets a watch show the object, or that there is none.
+    async fn filled<S>(mirror: &Mirror<S>, object: Option<Value>, tell: impl FnMut(Told<S::Change>) + Send)
+    where
+        S: Shelf,
+        S::Object: DeserializeOwned + Debug,
+    {
+        let object = object.map(|object| serde_json::from_value(object).unwrap());
+        let events = [Event::Init]
+            .into_iter()
+            .chain(object.map(Event::InitApply))
+            .chain([Event::InitDone])
+            .map(Ok);
+        mirror
+            .follow(stream::iter(events), &Metrics::default(), tell)
+            .await;
+    }
+
+    fn labelled(by: &str) -> Value {
+        json!({"metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7",
+                            "labels": {"app.kubernetes.io/managed-by": by}}})
+    }
+
+    fn requests(calls: &Calls) -> Vec<String> {
+        let line = |call: Call| format!("{} {}", call.method, call.uri);
+        calls.all().into_iter().map(line).collect()
+    }
+
+    /// What is said of whether the webhook answers, when nobody tries it.
+    fn untried(keeper: &Keeper) -> Option<String> {
+        assert_eq!(*keeper.cluster.webhook.watch_in_place().borrow(), None);
+        let text = keeper.metrics.render().unwrap();
+        let said = |line: &str| Some(line.strip_prefix("virtualnodepool_webhook_answers ")?.to_owned());
+        text.lines().find_map(said)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_installed_where_no_pool_asks_and_what_was_is_removed() {
+        let ours = labelled("virtualnodepool-operator");
+        let (leaving, calls) = keeper("None", Some(ours), None).await;
+        assert!(matches!(leaving.pass(Timestamp::now()).await, Kept::Written));
+        assert_eq!(requests(&calls), [format!("DELETE {CONFIGURATION}")]);
+        for there in [None, Some(labelled("somebody"))] {
+            let (keeper, calls) = keeper("None", there.clone(), there).await;
+            assert!(matches!(keeper.pass(Timestamp::now()).await, Kept::Until(_)));
+            assert_eq!(requests(&calls), [""; 0]);
+            assert_eq!(keeper.cluster.webhook.state(), WebhookState::NotAsked);
+            assert_eq!(untried(&keeper), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_of_somebody_else_is_left_alone_and_named() {
+        let names = BTreeSet::from(["webhook.ns.svc".to_owned()]);
+        let data = carry_out(Rotation::Anew, None, &names, Timestamp::now()).unwrap();
+        let mut secret = labelled("cert-manager");
+        secret["data"] = json!(data);
+        let (keeper, calls) = keeper("Operator", None, Some(secret)).await;
+        assert!(matches!(keeper.pass(Timestamp::now()).await, Kept::Until(_)));
+        assert_eq!(requests(&calls), [""; 0]);
+        let foreign = Foreign::Secret(keeper.secret_key());
+        assert_eq!(keeper.cluster.webhook.state(), WebhookState::Foreign(foreign));
+        assert_eq!(untried(&keeper).as_deref(), Some("0"));
+    }
 }

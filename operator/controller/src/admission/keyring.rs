@@ -13,6 +13,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
+use vnp_crds::{MANAGED_BY, MANAGED_BY_LABEL};
 use vnp_plan::webhook::certificates::{Authority, CertificateFacts, Leaf};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -34,6 +35,8 @@ pub(super) const LEAF_KEY: &str = "tls.key";
 pub struct TlsSecret {
     /// Its resourceVersion.
     pub resource_version: String,
+    /// We made it.
+    pub ours: bool,
     /// Its values.
     pub(super) data: BTreeMap<String, ByteString>,
 }
@@ -44,6 +47,7 @@ impl fmt::Debug for TlsSecret {
         let keys: Vec<_> = self.data.keys().collect();
         f.debug_struct("TlsSecret")
             .field("resource_version", &self.resource_version)
+            .field("ours", &self.ours)
             .field("keys", &keys)
             .finish()
     }
@@ -51,8 +55,10 @@ impl fmt::Debug for TlsSecret {
 
 impl From<Secret> for TlsSecret {
     fn from(secret: Secret) -> Self {
+        let labels = secret.metadata.labels.unwrap_or_default();
         Self {
             resource_version: secret.metadata.resource_version.unwrap_or_default(),
+            ours: labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY),
             data: secret.data.unwrap_or_default(),
         }
     }

@@ -164,11 +164,12 @@ impl Cluster {
         self.webhook.changed.send_replace(());
     }
 
-    /// The Secret came, changed or went. What is served stays while there is nothing better.
+    /// The Secret came, changed or went. What is served stays while there is nothing better; what others made is not.
     pub fn certificate_told(&self, _: Told<RowChange<TlsSecret>>) {
         let keyring = Arc::new(
             self.webhook
                 .secret()
+                .filter(|s| s.ours)
                 .map(|s| Keyring::read(&s))
                 .unwrap_or_default(),
         );

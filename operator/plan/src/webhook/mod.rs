@@ -13,12 +13,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::observed::ObjectKey;
 use crate::placement::{Placing, Serving};
 use crate::step::Step;
 use certificates::{CertificateFacts, Published, Rotation, rotation};
 use configuration::{Standing, plan_configuration, standing};
 
-pub use state::{Probed, WebhookState, webhook_findings};
+pub use state::{Foreign, Probed, WebhookState, webhook_findings};
 
 /// Where the API server finds the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct WebhookSeen<'a> {
     pub certificates: &'a CertificateFacts,
     /// The authorities, PEM.
     pub bundle: &'a str,
+    /// The Secret that has the name of ours and is not: nothing is read from it.
+    pub foreign_secret: Option<ObjectKey>,
     /// The MutatingWebhookConfiguration as it is.
     pub configuration: Option<Arc<Value>>,
     /// What it trusts, when it is ours.
@@ -91,7 +94,9 @@ pub struct WebhookSeen<'a> {
 pub struct WebhookPlan {
     /// How the configuration stands.
     pub standing: Standing,
-    /// What is due with the certificates; `None` when no pool asks for the webhook.
+    /// What of somebody else is in the way.
+    pub foreign: Option<Foreign>,
+    /// What is due with the certificates; `None` when no pool asks for the webhook, or the Secret is not ours.
     pub rotation: Option<Rotation>,
     /// The write of the configuration.
     pub step: Option<Step>,
@@ -101,9 +106,14 @@ pub struct WebhookPlan {
 pub fn plan_webhook(seen: &WebhookSeen<'_>, now: Timestamp) -> WebhookPlan {
     let wanted = seen.address.configuration(seen.placing, seen.bundle);
     let standing = standing(seen.configuration.as_deref(), wanted.as_ref());
+    let foreign = match standing {
+        Standing::Foreign => Some(Foreign::Configuration),
+        _ if wanted.is_some() => seen.foreign_secret.clone().map(Foreign::Secret),
+        _ => None,
+    };
     let names = seen.address.names();
     let due = || rotation(now, seen.certificates, &names, seen.published.as_ref());
-    let rotation = wanted.is_some().then(due);
+    let rotation = (wanted.is_some() && seen.foreign_secret.is_none()).then(due);
     // Without a certificate there is nothing to be trusted, and an API server that asks in vain loses time.
     let waits = wanted.is_some() && seen.certificates.serving(now, &names).is_none();
     let step = if waits {
@@ -113,7 +123,60 @@ pub fn plan_webhook(seen: &WebhookSeen<'_>, now: Timestamp) -> WebhookPlan {
     };
     WebhookPlan {
         standing,
+        foreign,
         rotation,
         step,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vnp_crds::{MANAGED_BY, MANAGED_BY_LABEL};
+
+    use super::*;
+    use crate::testing::{now, pool};
+
+    fn planned(
+        webhook: &str,
+        configuration: Option<Value>,
+        foreign_secret: Option<ObjectKey>,
+    ) -> WebhookPlan {
+        let pool = pool(json!({ "placement": { "webhook": webhook } }));
+        let address = Address {
+            namespace: "ns".into(),
+            service: "webhook".into(),
+            port: 443,
+            url: None,
+        };
+        let seen = WebhookSeen {
+            placing: &Placing::compile(&[Arc::new(pool)]),
+            address: &address,
+            certificates: &CertificateFacts::default(),
+            bundle: "",
+            foreign_secret,
+            configuration: configuration.map(Arc::new),
+            published: None,
+        };
+        plan_webhook(&seen, now())
+    }
+
+    #[test]
+    fn a_secret_of_somebody_else_is_in_the_way_of_who_asks() {
+        let key = ObjectKey {
+            namespace: "ns".into(),
+            name: "tls".into(),
+        };
+        let ours = json!({ "metadata": { "uid": "u", "labels": { (MANAGED_BY_LABEL): MANAGED_BY } } });
+        assert_eq!(planned("Operator", None, None).rotation, Some(Rotation::Anew));
+        for there in [None, Some(ours.clone())] {
+            let plan = planned("Operator", there, Some(key.clone()));
+            assert_eq!(plan.foreign, Some(Foreign::Secret(key.clone())));
+            assert_eq!((plan.rotation, plan.step), (None, None));
+        }
+        // What was installed goes all the same.
+        let plan = planned("None", Some(ours), Some(key));
+        assert!(matches!(plan.step, Some(Step::DeleteWebhook { .. })), "{plan:?}");
+        assert_eq!((plan.foreign, plan.rotation), (None, None));
     }
 }

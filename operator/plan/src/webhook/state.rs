@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use vnp_crds::{WEBHOOK_CONFIGURATION, WebhookMode};
 
 use crate::finding::{Finding, WebhookFault};
-use crate::observed::Observed;
+use crate::observed::{ObjectKey, Observed};
 
 use super::vendor;
 
@@ -18,12 +18,21 @@ pub enum WebhookState {
     Unknown,
     /// No pool has anything for it to do.
     NotAsked,
-    /// The name of the configuration is taken by somebody else.
-    Foreign,
+    /// A name that it needs is taken by somebody else.
+    Foreign(Foreign),
     /// Certificates or configuration are not written yet, and why.
     Pending(Option<String>),
     /// Everything is in place.
     InPlace(Probed),
+}
+
+/// What is not ours and has the name of something that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// The MutatingWebhookConfiguration.
+    Configuration,
+    /// The Secret for the certificates.
+    Secret(ObjectKey),
 }
 
 /// What came of the last dry run.
@@ -71,10 +80,17 @@ fn operator(seen: &Observed) -> Option<(WebhookFault, String)> {
             WebhookFault::Unknown,
             "certificates and configuration of the webhook are not looked at yet".to_owned(),
         ),
-        WebhookState::Foreign => (
+        WebhookState::Foreign(Foreign::Configuration) => (
             WebhookFault::Foreign,
             format!(
                 "MutatingWebhookConfiguration {WEBHOOK_CONFIGURATION} exists and is not the operator's, so no pod is placed: delete or rename it"
+            ),
+        ),
+        WebhookState::Foreign(Foreign::Secret(key)) => (
+            WebhookFault::Foreign,
+            format!(
+                "Secret {}/{} exists and is not the operator's, so the webhook gets no certificate: delete or rename it",
+                key.namespace, key.name
             ),
         ),
         WebhookState::Pending(None) => (
@@ -101,4 +117,57 @@ fn operator(seen: &Observed) -> Option<(WebhookFault, String)> {
         ),
     };
     Some((fault, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{now, observed, pool};
+    use vendor::VendorSeen;
+
+    fn told(webhook: &str, state: WebhookState) -> Option<(WebhookFault, String)> {
+        let mut seen = observed(pool(json!({ "placement": { "webhook": webhook } })), 1);
+        seen.webhook = state;
+        seen.vendor_webhook = VendorSeen::Absent;
+        webhook_findings(&seen, now())
+            .into_iter()
+            .find_map(|finding| match finding {
+                Finding::Webhook { fault, message } => Some((fault, message)),
+                _ => None,
+            })
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let secret = ObjectKey {
+            namespace: "ns".into(),
+            name: "tls".into(),
+        };
+        for (foreign, name) in [
+            (
+                Foreign::Configuration,
+                "MutatingWebhookConfiguration virtualnodepool-affinity",
+            ),
+            (Foreign::Secret(secret), "Secret ns/tls"),
+        ] {
+            let (fault, message) = told("Operator", WebhookState::Foreign(foreign)).unwrap();
+            assert_eq!(fault, WebhookFault::Foreign);
+            assert!(message.starts_with(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_none_is_told_of_none() {
+        for state in [
+            WebhookState::Off,
+            WebhookState::Pending(None),
+            WebhookState::Foreign(Foreign::Configuration),
+            WebhookState::InPlace(Probed::Unmutated),
+        ] {
+            assert_eq!(told("None", state.clone()), None);
+            assert_eq!(told("Vendor", state).unwrap().0, WebhookFault::Unanswered);
+        }
+    }
 }
