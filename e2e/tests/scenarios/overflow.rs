@@ -19,7 +19,8 @@ const HOSTS: usize = 3;
 const ROOM: usize = HOSTS * 256 / 8;
 /// Of these taken before the burst: 80 %.
 const FILLED: usize = ROOM * 4 / 5;
-const BURST: usize = 200;
+/// More than there is room for, and less than keeps the scheduler busy for long: as long as it is, pods wait for its back-off.
+const BURST: usize = 60;
 const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/components/overflow");
 
 /// Pods of 8 CPUs for ordinary nodes; with `overflow` marked as a rule with `mode: Prefer` would mark them.
@@ -168,7 +169,7 @@ async fn a_burst_overflows_only_when_ordinary_nodes_are_full() -> Result<()> {
             "{overflowed} pods overflowed; from Unschedulable to the toleration {patched_median:.3} s median, {patched:.3} s \
              worst, to the binding {placed_median:.3} s median, {placed_last:.3} s worst"
         ));
-        ensure!(patched <= 2.0, "a toleration took {patched} s");
+        ensure!(placed_last <= 2.0, "a pod that overflowed was bound after {placed_last} s");
 
         // Ordinary nodes that are free again come first.
         s.apply(&deployment(s, "base", FILLED - 8, false)).await?;
