@@ -15,8 +15,10 @@ use vnp_e2e::{EnvironmentOptions, Providers};
 
 const SOON: Duration = Duration::from_secs(30);
 const VIRTUAL_KUBELET_USER: &str = "system:serviceaccount:kube-system:virtual-node-eci";
-/// virtual-kubelet keeps the Pod object for the grace period, although the mock's pods end at once.
-const GRACE_SECONDS: u64 = 1;
+/// virtual-kubelet keeps the Pod object for the grace period, although the mock's pods end at once. One worker tells the
+/// end and another one deletes the object after the grace period, so this is also how long a machine may stall before
+/// the two come in any order.
+const GRACE_SECONDS: u64 = 10;
 
 /// What a provider does for its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
