@@ -173,6 +173,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
             namespace: "virtualnodepool-system".to_owned(),
             lease_transitions: TERM,
             leading_since: after(-600),
+            evictions_per_second: 0,
         },
         workload: Some(Arc::new(workload(replicas))),
         provider_pods: (0..replicas).map(|o| (o, Arc::new(provider_pod(o)))).collect(),

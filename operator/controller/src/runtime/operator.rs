@@ -175,6 +175,7 @@ impl Loops {
             namespace: operator.namespace.clone(),
             lease_transitions: claim.transitions(),
             leading_since: clock.now(),
+            evictions_per_second: operator.evictions_per_second,
         };
         let applier = Applier::new(
             fast.clone(),

@@ -107,15 +107,24 @@ fn cordon_left(scene: &Scene<'_>, node: &NodeInDrain) -> SignedDuration {
     )
 }
 
-/// How long the pods take that are not evicted yet, when so many were: the first ones were, or will be, a burst.
+/// How long the pods take that are not evicted yet, when so many were: the first ones were, or will be, a burst. The
+/// operator's own cap is taken as if no other pool drained.
 fn evictions_take(scene: &Scene<'_>, unasked: i64, asked: i64) -> SignedDuration {
-    if scene.settings.pace == Pace::Unlimited {
-        return SignedDuration::ZERO;
+    let at_rate = |pods: i64, per_second: u32| {
+        let seconds = f64::from(u32::try_from(pods).unwrap_or(0)) / f64::from(per_second);
+        SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX)
+    };
+    let own = match scene.settings.pace {
+        Pace::Unlimited => SignedDuration::ZERO,
+        Pace::Limited => {
+            let burst = (i64::from(scene.settings.burst) - asked).max(0);
+            at_rate(unasked - burst, scene.settings.evictions_per_second)
+        }
+    };
+    match scene.seen.operator.evictions_per_second {
+        0 => own,
+        cap => own.max(at_rate(unasked, cap)),
     }
-    let burst = (i64::from(scene.settings.burst) - asked).max(0);
-    let queued = u32::try_from(unasked - burst).unwrap_or(0);
-    let seconds = f64::from(queued) / f64::from(scene.settings.evictions_per_second);
-    SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX)
 }
 
 /// Until the last pod that is on its way out has had its grace period.
@@ -204,6 +213,20 @@ mod tests {
         // The cloud needs 1,450 s for what is evicted within seconds.
         let slow_cloud = json!({ "pace": "Unlimited", "instanceDeletesPerSecond": 2 });
         assert_eq!(estimate(&draining(3000, slow_cloud), 0), Some(after(1480)));
+    }
+
+    #[test]
+    fn the_operators_own_cap_holds_whatever_the_pool_asks_for() {
+        for pace in ["Limited", "Unlimited"] {
+            let mut seen = draining(3000, json!({ "pace": pace }));
+            seen.operator.evictions_per_second = 10;
+            // 300 s at the cap, 30 s to leave, 30 s restart, 30 s settle.
+            assert_eq!(estimate(&seen, 0), Some(after(390)), "{pace}");
+            seen.operator.evictions_per_second = 100;
+            // At most 100 a second: the pool's own pace, or the cloud, which deletes 2,900 in 145 s after the first 30.
+            let at = if pace == "Limited" { 235 } else { 175 };
+            assert_eq!(estimate(&seen, 0), Some(after(at)), "{pace}");
+        }
     }
 
     #[test]

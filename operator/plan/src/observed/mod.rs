@@ -143,6 +143,8 @@ pub struct OperatorFacts {
     pub lease_transitions: i32,
     /// When this process began to lead.
     pub leading_since: Timestamp,
+    /// Evictions per second of all pools together (`--evictions-per-second`); 0 caps nothing.
+    pub evictions_per_second: u32,
 }
 
 /// A Secret in the operator's namespace that keeps an object over a dangerous moment.

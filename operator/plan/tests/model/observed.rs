@@ -52,6 +52,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
             namespace: "virtualnodepool-system".to_owned(),
             lease_transitions: i32::from(term),
             leading_since: tick(-100),
+            evictions_per_second: 0,
         },
         workload: Some(Arc::new(workload(view))),
         provider_pods: (0..NODES)
