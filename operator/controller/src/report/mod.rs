@@ -188,10 +188,10 @@ impl Reporter {
                 .map(|note| self.writer.event(&observed.pool, note, now)),
         )
         .await;
-        for (note, told) in notes.iter().zip(told) {
+        for (note, told) in notes.into_iter().zip(told) {
             self.metrics.wrote("event", if told { "ok" } else { "failed" });
             if !told {
-                self.with(observed.pool_uid(), |memory| memory.told.failed(note));
+                self.with(observed.pool_uid(), |memory| memory.told.failed(note, now));
             }
         }
     }

@@ -15,6 +15,8 @@ const AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(10);
 #[derive(Debug, Default)]
 pub(super) struct Told {
     known: BTreeMap<(EventReason, String), Known>,
+    /// Events that the API server did not take, and since when: a change happens once, and its event would be lost.
+    owed: BTreeMap<(EventReason, String), (EventNote, Timestamp)>,
     started: bool,
 }
 
@@ -26,8 +28,8 @@ struct Known {
 }
 
 impl Told {
-    /// Of the events that a pass is worth, those to tell. In the first pass after a start of this process, `shown` says
-    /// what the status shows already: the process before has told that.
+    /// Of the events that a pass is worth, those to tell, and those that were not taken in an earlier one. In the first
+    /// pass after a start of this process, `shown` says what the status shows already: the process before has told that.
     pub(super) fn fresh(
         &mut self,
         notes: impl IntoIterator<Item = EventNote>,
@@ -60,6 +62,18 @@ impl Told {
                 });
             }
         }
+        for (key, (note, since)) in std::mem::take(&mut self.owed) {
+            if now.duration_since(since) < AGAIN_AFTER && !self.known.contains_key(&key) {
+                self.known.insert(
+                    key,
+                    Known {
+                        at: since,
+                        lasting: false,
+                    },
+                );
+                fresh.push(note);
+            }
+        }
         fresh
     }
 
@@ -90,9 +104,11 @@ impl Told {
         fresh
     }
 
-    /// An event that the API server did not take: it may be told again at once, if it is still so.
-    pub(super) fn failed(&mut self, note: &EventNote) {
-        self.known.remove(&(note.reason, note.subject.clone()));
+    /// An event that the API server did not take: the next pass tells it again, for ten minutes.
+    pub(super) fn failed(&mut self, note: EventNote, now: Timestamp) {
+        let key = (note.reason, note.subject.clone());
+        let since = self.known.remove(&key).map_or(now, |known| known.at);
+        self.owed.insert(key, (note, since));
     }
 }
 
@@ -173,8 +189,22 @@ mod tests {
     fn an_event_that_failed_is_tried_again() {
         let mut told = Told::default();
         assert_eq!(count(&mut told, &["a"], 0), 1);
-        told.failed(&note("a"));
+        told.failed(note("a"), at(0));
         assert_eq!(count(&mut told, &["a"], 1), 1);
+        assert_eq!(count(&mut told, &["a"], 2), 0);
+    }
+
+    #[test]
+    fn a_change_whose_event_failed_is_told_by_later_passes_for_ten_minutes() {
+        let mut told = Told::default();
+        assert_eq!(told.changes([note("a")], at(0)).len(), 1);
+        for second in [0, 300, 599] {
+            told.failed(note("a"), at(second));
+            assert_eq!(told.fresh([], |_| false, at(second)), [note("a")], "at {second}");
+        }
+        assert_eq!(count(&mut told, &[], 599), 0, "taken at last");
+        told.failed(note("a"), at(599));
+        assert_eq!(count(&mut told, &[], 600), 0, "too late to be news");
     }
 
     #[test]

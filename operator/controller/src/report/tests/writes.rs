@@ -179,7 +179,7 @@ async fn answers_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_event_that_fails_fails_nothing_and_is_tried_again_while_it_holds() {
+async fn an_event_that_fails_fails_nothing_and_is_tried_again() {
     let bench = Bench::new(StatusCode::OK, StatusCode::FORBIDDEN);
     let plan = draining(0, [blocked(BlockerReason::BlockedByBudget)]);
     let calls = bench.pass(&Value::Null, "100", &plan, 60).await;
@@ -187,7 +187,8 @@ async fn an_event_that_fails_fails_nothing_and_is_tried_again_while_it_holds() {
     let status = calls.iter().find(|c| c.1.contains("/status")).unwrap().2["status"].clone();
     assert_eq!(
         events(&bench.pass(&status, "105", &plan, 61).await),
-        ["DrainBlocked"]
+        ["DrainBlocked", "DrainStarted"],
+        "what goes on and what happened once"
     );
 }
 
