@@ -62,6 +62,7 @@ fn lines(step: &Step) -> Vec<String> {
         Step::ApplyPolicy(apply) => vec![format!("apply ResourcePolicy {}", apply.policy)],
         Step::DeletePolicy { policy, .. } => vec![format!("delete ResourcePolicy {policy}")],
         Step::DeleteNode { node, .. } => vec![format!("remove Node {node}")],
+        Step::LabelNode { node, .. } => vec![format!("label Node {node}")],
         _ => Vec::new(),
     }
 }

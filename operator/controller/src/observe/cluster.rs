@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::{broadcast, watch};
 use vnp_crds::{ProviderType, VirtualNodePool};
 use vnp_plan::observed::{Budget, Ordinal, Recall};
+use vnp_plan::placement::places;
 use vnp_plan::profile::SetBackHistory;
 
 use super::heartbeat::{Heartbeats, Sign};
@@ -264,11 +265,16 @@ impl Cluster {
         if !same {
             self.overflow.queue.wake(&key);
         }
-        if !same && self.pools.complete() {
+        if !self.pools.complete() {
+            return;
+        }
+        if !same {
             self.rescope();
             self.place();
             // Pools contradict each other, so what one asks for concerns all.
             self.wake_all();
+        } else if old.as_deref().map(places) != new.as_deref().map(places) {
+            self.place();
         }
     }
 
@@ -455,12 +461,15 @@ impl Stripped for kube::core::ObjectMeta {
 mod tests {
     use std::time::Duration;
 
+    use futures::stream;
+    use kube::runtime::watcher::Event;
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use vnp_plan::observed::{BoundPod, CordonOwner, NodeView, ObjectKey, PodPhase, ProviderPod};
 
     use super::*;
     use crate::observe::mirror::Shelf;
+    use crate::runtime::metrics::Metrics;
 
     fn pool(name: &str, provider: &str, spec: Value) -> VirtualNodePool {
         let mut pool = json!({
@@ -569,6 +578,33 @@ mod tests {
         };
         cluster.pool_told(change(old.clone(), with_status));
         assert_eq!(woken(&cluster).await, ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_pods_become_follows_a_status_only_when_it_refuses_the_workload() {
+        let cluster = cluster().await;
+        let told = |conditions: Value| {
+            let mut pool = pool("a", "v", json!({}));
+            pool.status = serde_json::from_value(json!({"nodes": 0, "conditions": conditions})).unwrap();
+            put(&cluster, pool);
+            cluster.webhook.placing()
+        };
+        let listed = ["a", "b"].map(|name| Event::InitApply(pool(name, name, json!({}))));
+        let listed = [Event::Init].into_iter().chain(listed).chain([Event::InitDone]);
+        cluster
+            .pools
+            .follow(stream::iter(listed.map(Ok)), &Metrics::default(), |_| {})
+            .await;
+        told(json!([]));
+        let before = cluster.webhook.placing();
+        let accepted = told(json!([]));
+        assert!(Arc::ptr_eq(&before, &accepted));
+        let refused = told(
+            json!([{"type": "Accepted", "status": "False", "reason": "Conflict", "message": "",
+                                   "lastTransitionTime": "2026-01-01T00:00:00Z"}]),
+        );
+        assert!(!Arc::ptr_eq(&accepted, &refused));
+        assert!(!Arc::ptr_eq(&refused, &told(json!([]))));
     }
 
     #[tokio::test(start_paused = true)]

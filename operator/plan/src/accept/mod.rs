@@ -12,7 +12,7 @@ mod workload;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use vnp_crds::{PlacementMode, ProviderType, Reason};
+use vnp_crds::{ConditionType, PlacementMode, ProviderType, Reason};
 
 use crate::drain::stages::Stages;
 use crate::finding::Finding;
@@ -155,6 +155,26 @@ fn powerless_rules(observed: &Observed) -> Option<Refusal> {
 /// Pools that this version serves.
 pub(crate) fn served(pool: &vnp_crds::VirtualNodePool) -> bool {
     pool.spec.provider.type_ == ProviderType::StatefulSet
+}
+
+/// Whether the pool's workload is refused, as its status says, and no node is its own: nodes that pods could wait for
+/// will not come.
+pub(crate) fn refused_without_nodes(pool: &vnp_crds::VirtualNodePool) -> bool {
+    const WORKLOAD: [Reason; 7] = [
+        Reason::Conflict,
+        Reason::WorkloadExists,
+        Reason::WorkloadNotFound,
+        Reason::NotAProvider,
+        Reason::ContainerAmbiguous,
+        Reason::EnvFromReference,
+        Reason::NamespaceNotAllowed,
+    ];
+    pool.status.as_ref().is_some_and(|status| {
+        let accepted = status.condition(ConditionType::Accepted);
+        status.nodes.unwrap_or(0) == 0
+            && accepted
+                .is_some_and(|c| c.status == "False" && WORKLOAD.iter().any(|r| r.as_str() == c.reason))
+    })
 }
 
 #[cfg(test)]

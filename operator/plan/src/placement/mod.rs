@@ -23,6 +23,7 @@ use vnp_crds::{KUBE_NODE_LEASE, KUBE_SYSTEM, VirtualNodePool};
 pub use configuration::{PATH, Serving};
 pub(crate) use outdated::outdated;
 pub use pod::Unreadable;
+pub use routes::places;
 pub(crate) use routes::{NAME_LABEL, policy_reach, rule_reach, trouble};
 
 use routes::Routes;

@@ -9,7 +9,7 @@ use vnp_crds::{
     PlacementMode, PlacementRule, ResourcePolicy, TRUE, VirtualNodePool, WebhookMode, trigger_label,
 };
 
-use crate::accept::{seniority, served};
+use crate::accept::{refused_without_nodes, seniority, served};
 use crate::compute::ComputeEffect;
 use crate::selection::{self, Reach, UnreadableSelector, is_qualified_name};
 
@@ -133,9 +133,12 @@ impl Routes {
     }
 }
 
-/// Whether pods come to this pool through our own webhook.
-fn places(pool: &VirtualNodePool) -> bool {
-    pool.spec.webhook() == WebhookMode::Operator && pool.metadata.deletion_timestamp.is_none()
+/// Whether pods come to this pool through our own webhook. A pause stops writes, not placement: the pool's nodes are there,
+/// and its pods would wait for ever, or run elsewhere.
+pub fn places(pool: &VirtualNodePool) -> bool {
+    pool.spec.webhook() == WebhookMode::Operator
+        && pool.metadata.deletion_timestamp.is_none()
+        && !refused_without_nodes(pool)
 }
 
 impl PoolSide {

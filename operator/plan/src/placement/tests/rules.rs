@@ -55,6 +55,47 @@ fn pools_that_do_not_ask_for_the_webhook_place_nothing() {
 }
 
 #[test]
+fn a_pool_that_gets_no_nodes_places_nothing() {
+    let rules = json!([{ "name": "a", "mode": "Require", "podSelector": {} }]);
+    let old = pool("old", 2024, json!({}));
+    let refused = |reason: &str, nodes: i32| {
+        let mut pool = (*pool("young", 2025, json!({ "placement": { "rules": rules } }))).clone();
+        let accepted = json!({ "type": "Accepted", "status": "False", "reason": reason, "message": "",
+                               "lastTransitionTime": "2026-01-01T00:00:00Z" });
+        pool.status = serde_json::from_value(json!({ "nodes": nodes, "conditions": [accepted] })).unwrap();
+        std::sync::Arc::new(pool)
+    };
+    let placed = |young| mutation(&[old.clone(), young], &labelled(&[]), &[]).placed_by;
+    for reason in [
+        "Conflict",
+        "WorkloadExists",
+        "WorkloadNotFound",
+        "NamespaceNotAllowed",
+    ] {
+        assert_eq!(placed(refused(reason, 0)), None, "{reason}");
+        assert_eq!(
+            placed(refused(reason, 1)).as_deref(),
+            Some("young/a"),
+            "{reason}, with nodes"
+        );
+    }
+    let young = refused("InvalidSpec", 0);
+    assert_eq!(placed(young).as_deref(), Some("young/a"), "its nodes come");
+}
+
+#[test]
+fn a_paused_pool_goes_on_placing() {
+    let rules = json!([{ "name": "a", "mode": "Require", "podSelector": {} }]);
+    let pools = [pool(
+        "burst",
+        2026,
+        json!({ "paused": true, "placement": { "rules": rules } }),
+    )];
+    let placed = mutation(&pools, &labelled(&[]), &[]).placed_by;
+    assert_eq!(placed.as_deref(), Some("burst/a"));
+}
+
+#[test]
 fn a_rule_that_can_not_be_read_places_nothing_and_stops_no_other() {
     let pools = [ruled(json!([
         { "name": "broken", "mode": "Require",
