@@ -18,7 +18,8 @@ use crate::selection::{self, Reach};
 /// What the configuration of ACK Virtual Node is called. Source: ACK documentation, "Configure an eci-profile", which
 /// also says that the selectors of the profile show in it.
 const CURRENT: &str = "vk-webhook";
-/// The admission controller that came before it, named after its Deployment. It decides by itself, without selectors.
+/// The admission controller that came before it. It decides by itself, without selectors. Its Deployment is documented
+/// under this name, and its chart is taken to call the configuration the same.
 const LEGACY: &str = "ack-virtual-node-affinity-admission-controller";
 /// The configurations under which it is looked for, the first one first.
 pub const CONFIGURATIONS: [&str; 2] = [CURRENT, LEGACY];
