@@ -20,6 +20,7 @@ pub(crate) const POD_BYTES: usize = 20 * 1024;
 pub(crate) const ASKED: &str = "asked";
 /// Namespace whose pods it does not ask about.
 pub(crate) const NOT_ASKED: &str = "not-asked";
+const CONFIGURATION: &str = "virtualnodepool-affinity";
 /// Label that every rule adds.
 pub(crate) const ADDED: &str = "cost-centre";
 
@@ -126,24 +127,37 @@ pub(crate) fn pod() -> Value {
     pod
 }
 
-/// What the API server asks about it.
-pub(crate) fn question() -> Value {
+/// What the API server asks about the n-th one of such pods, which differ as those of several releases do.
+pub(crate) fn question(n: u32) -> Value {
+    let mut pod = pod();
+    pod["metadata"]["labels"]["release"] = json!(format!("r{n:05}"));
+    for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        let image = container["image"].as_str().map(|image| format!("{image}-{n:05}"));
+        container["image"] = json!(image);
+    }
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "uid": format!("705ab4f5-6393-11e8-b7cc-{n:012x}"),
             "kind": {"group": "", "version": "v1", "kind": "Pod"},
             "resource": {"group": "", "version": "v1", "resource": "pods"},
             "operation": "CREATE", "namespace": ASKED, "userInfo": {"username": "bench"},
-            "object": pod(), "oldObject": null, "dryRun": false,
+            "object": pod, "oldObject": null, "dryRun": false,
         },
     })
+}
+
+/// Takes the webhook away, so that the API server has nothing to compare pods with.
+pub(crate) async fn take_down(client: &Client) -> Result<()> {
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    configurations.delete(CONFIGURATION, &Default::default()).await?;
+    Ok(())
 }
 
 /// A client of the webhook, by what the API server knows of it.
 pub(crate) async fn webhook(client: &Client) -> Result<Client> {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let configuration = configurations.get("virtualnodepool-affinity").await?;
+    let configuration = configurations.get(CONFIGURATION).await?;
     let entry = configuration
         .webhooks
         .into_iter()

@@ -17,8 +17,8 @@ pub(crate) struct Load {
 }
 
 /// Calls `rate` times a second. A call's time counts from the moment at which it was due, so that a caller that can't keep
-/// up shows.
-pub(crate) async fn open_loop<F>(rate: u32, during: Duration, call: impl Fn() -> F) -> Result<Load>
+/// up shows. Each is told which one it is, from 0.
+pub(crate) async fn open_loop<F>(rate: u32, during: Duration, call: impl Fn(usize) -> F) -> Result<Load>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -28,7 +28,7 @@ where
     for n in 0..count {
         let due = began + Duration::from_secs_f64(f64::from(n) / f64::from(rate));
         sleep_until(due).await;
-        let call = call();
+        let call = call(n as usize);
         calls.spawn(async move { (call.await, due.elapsed()) });
     }
     let mut load = Load::default();
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_go_out_at_their_rate_whether_answered_or_not() {
-        let call = || async {
+        let call = |_| async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             Ok(())
         };
