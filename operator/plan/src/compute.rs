@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use vnp_crds::{ComputeDefaults, TRUE, compute_label};
+use vnp_crds::{ComputeDefaults, TRUE, compute_label, trigger_label};
 
 /// Class of GPU instances whose model is a pod label.
 const GPU: &str = "gpu";
@@ -81,22 +81,28 @@ impl ComputeEffect {
         !self.labels.is_empty()
     }
 
-    /// What a pod gets of these defaults that says this class itself, or nothing of class and QoS, and that names a series
-    /// or none; `None` when it gets nothing. The text is kept on the pod.
-    pub fn stamp(&self, own_class: Option<&str>, own_series: bool) -> Option<String> {
-        let part = |name: &str, key: &str| {
-            let value = self.labels.get(key).or_else(|| self.node_selector.get(key))?;
-            Some(format!("{name}={value}"))
-        };
-        let class = self.labels.get(compute_label::CLASS)?;
-        if own_class.is_some_and(|own| own != class) {
-            return None;
+    /// What is added to what is said: the one answer that pods, rules' entries and units get. Class and QoS are a pair: who
+    /// says one of them has chosen. The series completes a class that is ours, or the same.
+    pub(crate) fn complete(&self, said: &Said<'_>) -> Completion<'_> {
+        let class = self.labels.get(compute_label::CLASS).map(String::as_str);
+        let silent = said.class.is_none() && !said.qos;
+        if said.eci || class.is_none() || !(silent || said.class == class) {
+            return Completion::default();
         }
-        let chosen = [part(CLASS, compute_label::CLASS), part("qos", compute_label::QOS)];
-        let series = part(SERIES, compute_label::GPU_SERIES).filter(|_| !own_series);
-        let chosen = chosen.into_iter().filter(|_| own_class.is_none());
-        let parts: Vec<String> = chosen.chain([series]).flatten().collect();
-        (!parts.is_empty()).then(|| parts.join(","))
+        let given = |key: &str| match key {
+            compute_label::GPU_SERIES => !said.series,
+            _ => silent,
+        };
+        Completion {
+            labels: pick(&self.labels, given),
+            node_selector: pick(&self.node_selector, given),
+            trigger: silent.then_some((compute_label::ACS, TRUE)),
+        }
+    }
+
+    /// The series stands in the pod's node selector, not in a label of the pod.
+    pub(crate) fn series_is_node_label(&self) -> bool {
+        self.node_selector.contains_key(compute_label::GPU_SERIES)
     }
 
     /// Whether the pod would get something else now than it got. One that got no series may have its own: of reserved GPU
@@ -107,21 +113,90 @@ impl ComputeEffect {
             parts.any(|p| p.split_once('=').is_some_and(|(name, _)| name == part))
         };
         let own_class = pod.class.filter(|_| !names(CLASS));
-        let gets_none = (self.gpu_only && !pod.gpu)
-            || (pod.stamp.is_none() && (pod.eci || (own_class.is_none() && pod.qos)));
         let reserved = self
             .labels
             .get(compute_label::CLASS)
             .is_some_and(|class| class == GPU_HPN);
-        let own_series = !names(SERIES) && (pod.series || reserved);
-        let now = self.stamp(own_class, own_series).filter(|_| !gets_none);
+        let said = Said {
+            class: own_class,
+            qos: pod.stamp.is_none() && pod.qos,
+            eci: pod.stamp.is_none() && pod.eci,
+            series: !names(SERIES) && (pod.series || reserved),
+        };
+        let gets_none = self.gpu_only && !pod.gpu;
+        let now = self.complete(&said).stamp().filter(|_| !gets_none);
         now.as_deref() != pod.stamp
     }
+}
 
-    /// The label that brings a pod to ACS by itself, where ACS is meant. A trigger: never for a pod that may stay on an
-    /// ordinary node, and not needed in a ResourcePolicy, whose unit says acs.
-    pub fn trigger(&self) -> Option<(&'static str, &'static str)> {
-        self.is_acs().then_some((compute_label::ACS, TRUE))
+fn pick<'a>(
+    from: &'a BTreeMap<&'static str, String>,
+    given: impl Fn(&str) -> bool,
+) -> BTreeMap<&'static str, &'a str> {
+    let given = from.iter().filter(|(key, _)| given(key));
+    given.map(|(key, value)| (*key, value.as_str())).collect()
+}
+
+/// What is said about the instance already: by a pod, by the rule that places it or by the unit that takes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said<'a> {
+    /// A class.
+    pub(crate) class: Option<&'a str>,
+    /// A QoS.
+    pub(crate) qos: bool,
+    /// ECI is meant.
+    pub(crate) eci: bool,
+    /// A GPU series, where the defaults would say theirs; or none can be said there.
+    pub(crate) series: bool,
+}
+
+impl<'a> Said<'a> {
+    /// What these pod labels say. `node_series`: the node selector beside them has a series.
+    pub(crate) fn by(
+        effect: &ComputeEffect,
+        label: impl Fn(&str) -> Option<&'a str>,
+        node_series: bool,
+    ) -> Self {
+        let asks = |key: &str| label(key) == Some(TRUE);
+        Self {
+            class: label(compute_label::CLASS),
+            qos: label(compute_label::QOS).is_some(),
+            eci: asks(trigger_label::ECI) || asks(trigger_label::LEGACY_ECI),
+            series: if effect.series_is_node_label() {
+                node_series
+            } else {
+                label(compute_label::GPU_SERIES).is_some()
+            },
+        }
+    }
+}
+
+/// What compute defaults add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Completion<'a> {
+    /// Pod labels.
+    pub(crate) labels: BTreeMap<&'static str, &'a str>,
+    /// Node labels that the pod asks for.
+    pub(crate) node_selector: BTreeMap<&'static str, &'a str>,
+    /// The label that brings a pod to ACS by itself, where ACS is meant. Never for a pod that may stay on an ordinary node,
+    /// and not needed in a ResourcePolicy, whose unit says acs.
+    pub(crate) trigger: Option<(&'static str, &'static str)>,
+}
+
+impl Completion<'_> {
+    /// The text that is kept on the pod; `None` when it gets nothing.
+    pub(crate) fn stamp(&self) -> Option<String> {
+        let part = |name: &str, key: &str| {
+            let value = self.labels.get(key).or_else(|| self.node_selector.get(key))?;
+            Some(format!("{name}={value}"))
+        };
+        let parts = [
+            part(CLASS, compute_label::CLASS),
+            part("qos", compute_label::QOS),
+            part(SERIES, compute_label::GPU_SERIES),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(","))
     }
 }
 
@@ -149,7 +224,7 @@ mod tests {
         ] {
             let effect = effect(defaults.clone());
             assert_eq!(effect, ComputeEffect::default(), "{defaults}");
-            assert_eq!(effect.trigger(), None);
+            assert_eq!(effect.complete(&Said::default()), Completion::default());
         }
         assert_eq!(ComputeEffect::of(None), ComputeEffect::default());
     }
@@ -162,7 +237,8 @@ mod tests {
             ("alibabacloud.com/compute-qos", "best-effort"),
         ]);
         assert_eq!((effect.labels.clone(), effect.gpu_only), (labels, false));
-        assert_eq!(effect.trigger(), Some(("alibabacloud.com/acs", "true")));
+        let trigger = effect.complete(&Said::default()).trigger;
+        assert_eq!(trigger, Some(("alibabacloud.com/acs", "true")));
     }
 
     #[test]
@@ -183,7 +259,15 @@ mod tests {
     #[test]
     fn a_stamp_says_what_was_given() {
         let gpu = effect(json!({ "class": "gpu", "qos": "best-effort", "gpuModelSeries": "T4" }));
-        let stamp = |class, series| gpu.stamp(class, series);
+        let given = |effect: &ComputeEffect, class, series| {
+            let said = Said {
+                class,
+                series,
+                ..Said::default()
+            };
+            effect.complete(&said).stamp()
+        };
+        let stamp = |class, series| given(&gpu, class, series);
         assert_eq!(
             stamp(None, false).as_deref(),
             Some("class=gpu,qos=best-effort,series=T4")
@@ -193,8 +277,11 @@ mod tests {
         assert_eq!(stamp(Some("gpu"), true), None);
         assert_eq!(stamp(Some("performance"), false), None);
         let hpn = effect(json!({ "class": "gpu-hpn", "gpuModelSeries": "T4" }));
-        assert_eq!(hpn.stamp(None, false).as_deref(), Some("class=gpu-hpn,series=T4"));
-        assert_eq!(ComputeEffect::default().stamp(None, false), None);
+        assert_eq!(
+            given(&hpn, None, false).as_deref(),
+            Some("class=gpu-hpn,series=T4")
+        );
+        assert_eq!(given(&ComputeEffect::default(), None, false), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::node_choice::{rules_out_virtual_nodes, speaks_of};
 use super::pod::{Aloof, PodView};
 use super::routes::{Kind, NAME_LABEL, Route, Routes};
 use super::{Mutation, Placing, Review, gpu};
-use crate::compute::GPU_HPN;
+use crate::compute::{GPU_HPN, Said};
 
 type Labels = BTreeMap<String, String>;
 
@@ -166,55 +166,30 @@ impl PodOnRoute<'_> {
         }
     }
 
-    /// Class, QoS and series where the pod says nothing. Class and QoS are a pair: who says one of them has chosen. The
-    /// series completes a class that is ours, or the same.
+    /// Class, QoS and series where the pod says nothing. What stands in the node selector, and what brings a pod to ACS by
+    /// itself, is only for pods that may not stay on ordinary nodes.
     fn add_compute(&self, additions: &mut Additions<'_>, required: bool) {
         let compute = &self.route.pool.compute;
-        if !compute.is_acs()
-            || self.means_eci(additions)
-            || (compute.gpu_only && !gpu::requests_gpu(self.pod))
-        {
+        if compute.gpu_only && !gpu::requests_gpu(self.pod) {
             return;
         }
-        let class = compute.labels.get(compute_label::CLASS).map(String::as_str);
-        let (own_class, own_qos) = (
-            additions.says(compute_label::CLASS),
-            additions.says(compute_label::QOS),
-        );
-        let silent = own_class.is_none() && own_qos.is_none();
-        if !silent && own_class != class {
-            return;
-        }
-        let own_class = own_class.map(str::to_owned);
-        let own_series = self.has_series(additions, required);
-        if let Some(stamp) = compute.stamp(own_class.as_deref(), own_series) {
+        let node_series = !required || speaks_of(self.pod, compute_label::GPU_SERIES);
+        let said = Said {
+            eci: self.means_eci(additions),
+            ..Said::by(compute, |key| additions.says(key), node_series)
+        };
+        let given = compute.complete(&said);
+        if let Some(stamp) = given.stamp() {
             additions.annotation(COMPUTE_ANNOTATION, &stamp);
         }
-        for (key, value) in &compute.labels {
-            if silent || *key == compute_label::GPU_SERIES {
-                additions.label(key, value);
-            }
-        }
-        if !required {
-            return;
-        }
-        if let Some((key, value)) = compute.trigger().filter(|_| silent) {
+        for (key, value) in given.labels {
             additions.label(key, value);
         }
-        for (key, value) in &compute.node_selector {
-            if !speaks_of(self.pod, key) {
-                additions.node_label(key, value);
-            }
+        if let Some((key, value)) = given.trigger.filter(|_| required) {
+            additions.label(key, value);
         }
-    }
-
-    /// The pod names a GPU model itself, or can't be given one: ordinary nodes don't have that label.
-    fn has_series(&self, additions: &Additions<'_>, required: bool) -> bool {
-        let key = compute_label::GPU_SERIES;
-        if self.route.pool.compute.node_selector.contains_key(key) {
-            !required || speaks_of(self.pod, key)
-        } else {
-            additions.says(key).is_some()
+        for (key, value) in given.node_selector {
+            additions.node_label(key, value);
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use vnp_crds::{PlacementMode, PlacementRule, VirtualNodePool};
 
 use super::said::syncs;
-use crate::compute::ComputeEffect;
+use crate::compute::{ComputeEffect, Said};
 use crate::placement::trouble;
 
 /// One entry that a pool asks for.
@@ -44,8 +44,9 @@ fn entry(name: &str, rule: &PlacementRule, compute: &ComputeEffect) -> Value {
     let mut labels: Map<String, Value> = rule.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
     // An entry can't tell which pods request a GPU.
     if !compute.gpu_only {
-        let defaults = compute.labels.iter().map(|(k, v)| (*k, v.as_str()));
-        for (key, value) in defaults.chain(compute.trigger()) {
+        let said = Said::by(compute, |key| rule.labels.get(key).map(String::as_str), false);
+        let given = compute.complete(&said);
+        for (key, value) in given.labels.into_iter().chain(given.trigger) {
             labels.entry(key).or_insert_with(|| json!(value));
         }
     }
@@ -245,14 +246,18 @@ mod tests {
                 "objectSelector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["report"] }] },
                 "effect": {
                     "annotations": { "k8s.aliyun.com/eci-use-specs": "2-4Gi" },
-                    "labels": {
-                        "x": "y", "alibabacloud.com/compute-class": "performance",
-                        "alibabacloud.com/compute-qos": "default", "alibabacloud.com/acs": "true",
-                    },
+                    "labels": { "x": "y", "alibabacloud.com/compute-qos": "default" },
                 },
             })
         );
         assert_eq!(classed.len(), 2);
+        assert_eq!(
+            classed[1].value["effect"]["labels"],
+            json!({
+                "alibabacloud.com/compute-class": "performance", "alibabacloud.com/compute-qos": "best-effort",
+                "alibabacloud.com/acs": "true",
+            })
+        );
         let plain = json!({ "name": "burst.plain", "objectSelector": { "matchLabels": { "a": "b" } } });
         for defaults in [json!(null), json!({ "class": "gpu", "gpuModelSeries": "T4" })] {
             assert_eq!(of(defaults)[1].value, plain, "a GPU class is not for every pod");

@@ -8,7 +8,7 @@ use vnp_crds::{PolicyStrategy, PolicyUnit, ResourcePolicy, Switch, VirtualNodePo
 
 use super::schema::PolicySchema;
 use super::{GROUP, KIND, VERSION};
-use crate::compute::ComputeEffect;
+use crate::compute::{ComputeEffect, Said};
 use crate::observed::ObjectKey;
 use crate::workload::{APPLIED_ANNOTATION, digest_of};
 
@@ -154,18 +154,13 @@ fn units<'a>(effect: &'a ComputeEffect, policy: &'a ResourcePolicy) -> Vec<Unit<
 }
 
 impl<'a> Unit<'a> {
-    /// The compute defaults, where the unit says nothing itself. A class of its own goes with what the unit says about it,
-    /// and not with the defaults of another class.
+    /// The compute defaults, where the unit says nothing itself.
     fn add(&mut self, effect: &'a ComputeEffect) {
-        if self.pod_labels.contains_key(compute_label::CLASS) {
-            return;
-        }
-        for (key, value) in &effect.labels {
-            self.pod_labels.entry(key).or_insert(value);
-        }
-        for (key, value) in &effect.node_selector {
-            self.node_selector.entry(key).or_insert(value);
-        }
+        let node_series = self.node_selector.contains_key(compute_label::GPU_SERIES);
+        let said = Said::by(effect, |key| self.pod_labels.get(key).copied(), node_series);
+        let given = effect.complete(&said);
+        self.pod_labels.extend(given.labels);
+        self.node_selector.extend(given.node_selector);
     }
 
     fn of(resource: &'a str) -> Self {

@@ -201,7 +201,8 @@ fn compute_defaults_fill_in_what_an_acs_unit_leaves_open() {
     );
     let units = json!([
         unit("ecs", json!({ "a": "b" })),
-        unit("acs", json!({ "a": "b", qos: "default" })),
+        unit("acs", json!({ "a": "b" })),
+        unit("acs", json!({ qos: "default" })),
         unit("acs", json!({ class: "general-purpose" })),
         { "resource": "eci" },
     ]);
@@ -215,7 +216,8 @@ fn compute_defaults_fill_in_what_an_acs_unit_leaves_open() {
     let (filled, _) = with(json!({ "class": "performance", "qos": "best-effort" }));
     let expected = json!([
         unit("ecs", json!({ "a": "b" })),
-        unit("acs", json!({ "a": "b", class: "performance", qos: "default" })),
+        unit("acs", json!({ "a": "b", class: "performance", qos: "best-effort" })),
+        unit("acs", json!({ qos: "default" })),
         unit("acs", json!({ class: "general-purpose" })),
         { "resource": "eci" },
     ]);

@@ -18,7 +18,7 @@ type Labels = BTreeMap<String, String>;
 /// `alibabacloud.com/acs` alone may differ: it brings the pod, and a unit says so by its resource.
 fn without_trigger(labels: &Value) -> Labels {
     let mut labels: Labels = serde_json::from_value(labels.clone()).unwrap_or_default();
-    labels.remove("alibabacloud.com/acs");
+    labels.remove(ACS);
     labels
 }
 
@@ -41,39 +41,98 @@ fn policies_of(pool: &vnp_crds::VirtualNodePool) -> Vec<Value> {
     bodies.collect()
 }
 
-proptest! {
-    #[test]
-    fn all_ways_give_the_same(
-        class in of(select(vec!["general-purpose", "performance", "gpu", "gpu-hpn", "some-other"])),
-        qos in of(select(vec!["default", "best-effort"])),
-        series in of(select(vec!["T4", "A10"])),
-    ) {
-        let pool = pool("burst", 2026, json!({
-            "computeDefaults": { "class": class, "qos": qos, "gpuModelSeries": series },
-            "placement": { "rules": [{ "name": "all", "mode": "Require", "podSelector": { "matchLabels": { "app": "a" } } }] },
-            "scheduling": { "resourcePolicies": [{ "name": "web", "namespaces": ["shop"], "units": [{ "resource": "acs" }] }] },
-        }));
-        let gpu = json!({ "spec": { "containers": [{ "name": "c", "resources": { "limits": { "nvidia.com/gpu": "1" } } }] } });
-        let mut pod = stored(std::slice::from_ref(&pool), &with(labelled(&[("app", "a")]), gpu), &[]);
-        pod["metadata"]["labels"].as_object_mut().unwrap().remove("app");
-        let webhook = without_trigger(&pod["metadata"]["labels"]);
+const CLASS: &str = "alibabacloud.com/compute-class";
+const QOS: &str = "alibabacloud.com/compute-qos";
+const SERIES: &str = "alibabacloud.com/gpu-model-series";
+const ACS: &str = "alibabacloud.com/acs";
 
-        let policies = policies_of(&pool);
+fn classes() -> impl Strategy<Value = Option<&'static str>> {
+    of(select(vec![
+        "general-purpose",
+        "performance",
+        "gpu",
+        "gpu-hpn",
+        "some-other",
+    ]))
+}
+
+fn qos() -> impl Strategy<Value = Option<&'static str>> {
+    of(select(vec!["default", "best-effort"]))
+}
+
+fn series() -> impl Strategy<Value = Option<&'static str>> {
+    of(select(vec!["T4", "A10"]))
+}
+
+/// Labels that say something of the instance already.
+fn said() -> impl Strategy<Value = Labels> {
+    (
+        classes(),
+        qos(),
+        series(),
+        of(select(vec!["alibabacloud.com/eci", "eci"])),
+    )
+        .prop_map(|(class, qos, series, eci)| {
+            let eci = eci.map(|key| (key, "true"));
+            let labels = [
+                class.map(|v| (CLASS, v)),
+                qos.map(|v| (QOS, v)),
+                series.map(|v| (SERIES, v)),
+                eci,
+            ];
+            labels
+                .into_iter()
+                .flatten()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect()
+        })
+}
+
+proptest! {
+    /// Whoever says something already, the pod, the rule or the unit: what defaults add to it is the same.
+    #[test]
+    fn all_ways_give_the_same(class in classes(), qos in qos(), series in series(), said in said()) {
+        let of = |rule_labels: &Labels| pool("burst", 2026, json!({
+            "computeDefaults": { "class": class, "qos": qos, "gpuModelSeries": series },
+            "placement": { "rules": [{ "name": "all", "mode": "Require", "podSelector": { "matchLabels": { "app": "a" } },
+                                       "labels": rule_labels }] },
+            "scheduling": { "resourcePolicies": [{ "name": "web", "namespaces": ["shop"],
+                                                   "units": [{ "resource": "acs", "podLabels": said }] }] },
+        }));
+        let (silent, speaking) = (of(&Labels::new()), of(&said));
+        let gpu = json!({ "spec": { "containers": [{ "name": "c", "resources": { "limits": { "nvidia.com/gpu": "1" } } }] } });
+        let placed = |pool: &std::sync::Arc<vnp_crds::VirtualNodePool>, own: &Labels| {
+            let own = json!({ "metadata": { "labels": own } });
+            let pod = with(with(labelled(&[("app", "a")]), gpu.clone()), own);
+            let mut pod = stored(std::slice::from_ref(pool), &pod, &[]);
+            pod["metadata"]["labels"].as_object_mut().unwrap().remove("app");
+            pod
+        };
+        let (by_pod, by_rule) = (placed(&silent, &said), placed(&speaking, &Labels::new()));
+        let webhook = without_trigger(&by_rule["metadata"]["labels"]);
+        prop_assert_eq!(&without_trigger(&by_pod["metadata"]["labels"]), &webhook);
+        let model = &by_rule["spec"]["nodeSelector"][SERIES];
+        prop_assert_eq!(&by_pod["spec"]["nodeSelector"][SERIES], model);
+
+        let pair = |labels: &Labels| (labels.get(CLASS).cloned(), labels.get(QOS).cloned());
+        let defaults = (class.map(str::to_owned), class.and(qos).map(str::to_owned));
+        prop_assert!([pair(&said), defaults].contains(&pair(&webhook)), "a pair that nobody chose: {:?}", webhook);
+
+        let policies = policies_of(&speaking);
         prop_assert_eq!(policies.len(), 1);
         let unit = &policies[0]["spec"]["units"][0];
         prop_assert_eq!(&without_trigger(&unit["podLabels"]), &webhook);
-        let key = "alibabacloud.com/gpu-model-series";
-        prop_assert_eq!(&unit["nodeSelector"][key], &pod["spec"]["nodeSelector"][key]);
+        prop_assert_eq!(&unit["nodeSelector"][SERIES], model);
 
-        let selectors = wanted_selectors(&pool);
+        let selectors = wanted_selectors(&speaking);
         prop_assert_eq!(selectors.len(), 1);
         let effect = &selectors[0].value["effect"]["labels"];
         // An entry of the profile can't tell which pods request a GPU.
-        let expected = if matches!(class, Some("gpu" | "gpu-hpn")) { Labels::new() } else { webhook };
-        prop_assert_eq!(without_trigger(effect), expected);
-        let acs = "alibabacloud.com/acs";
-        if !matches!(class, Some("gpu" | "gpu-hpn")) {
-            prop_assert_eq!(&effect[acs], &pod["metadata"]["labels"][acs]);
+        if matches!(class, Some("gpu" | "gpu-hpn")) {
+            prop_assert_eq!(without_trigger(effect), said);
+        } else {
+            prop_assert_eq!(without_trigger(effect), webhook);
+            prop_assert_eq!(&effect[ACS], &by_rule["metadata"]["labels"][ACS]);
         }
     }
 }
