@@ -14,6 +14,11 @@ const GPU: &str = "gpu";
 /// Class of reserved GPU instances, whose model is a label of their nodes.
 pub(crate) const GPU_HPN: &str = "gpu-hpn";
 
+/// Pods of this class have a GPU.
+pub(crate) fn is_gpu_class(class: &str) -> bool {
+    [GPU, GPU_HPN].contains(&class)
+}
+
 /// Names in a stamp.
 const CLASS: &str = "class";
 const SERIES: &str = "series";
@@ -68,7 +73,7 @@ impl ComputeEffect {
                 .extend(series.map(|series| (compute_label::GPU_SERIES, series))),
             _ => {}
         }
-        effect.gpu_only = [GPU, GPU_HPN].contains(&class.as_str());
+        effect.gpu_only = is_gpu_class(&class);
         effect.labels.insert(compute_label::CLASS, class);
         effect
             .labels

@@ -3,10 +3,10 @@
 //! "Custom elastic resource priority scheduling" (ResourcePolicy), "Configure an eci-profile" and "Schedule pods to Arm
 //! virtual nodes"; release notes of ack-virtual-node (ClusterIP).
 
-use vnp_crds::{EventReason, VirtualNodePoolSpec};
+use vnp_crds::{EventReason, TRUE, VirtualNodePoolSpec, compute_label};
 
 use super::provider_container;
-use crate::compute::ComputeEffect;
+use crate::compute::{ComputeEffect, is_gpu_class};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{Observed, PolicyCrd};
 
@@ -71,7 +71,9 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
         .chain(gpu(observed))
         .collect();
     let image = image(observed);
-    for need in needs(observed) {
+    // A provider that is not there is told of elsewhere.
+    let there = image.is_some() || observed.workload.is_some();
+    for need in needs(observed).into_iter().filter(|_| there) {
         told.extend(provider(&need, image).map(|note| (need.field.to_owned(), note)));
     }
     told.into_iter()
@@ -86,13 +88,21 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
 }
 
 fn kubernetes(observed: &Observed) -> Option<(String, String)> {
-    let version = observed.kubernetes.as_deref()?;
-    Version::read(version)?.before(KUBERNETES).then(|| {
-        (
-            "Kubernetes".to_owned(),
-            format!("Kubernetes {version} is older than {KUBERNETES}, the oldest that the operator is made for; upgrade the cluster"),
-        )
-    })
+    let told = observed.kubernetes.as_deref()?;
+    let note = match Version::read(told) {
+        Some(version) if !version.before(KUBERNETES) => return None,
+        Some(_) => format!(
+            "Kubernetes {told} is older than {KUBERNETES}, the oldest that the operator is made for; upgrade the cluster"
+        ),
+        None if told.is_empty() => format!(
+            "the version of Kubernetes is not known, because the API server did not tell it; the operator is made for \
+             {KUBERNETES} or later"
+        ),
+        None => format!(
+            "the version of Kubernetes is not known: {told:?} can't be read; the operator is made for {KUBERNETES} or later"
+        ),
+    };
+    Some(("Kubernetes".to_owned(), note))
 }
 
 /// The image of the provider: as asked for, else as it is there.
@@ -133,6 +143,16 @@ fn needs(observed: &Observed) -> Vec<Need<'static>> {
             acs_units(spec).any(|units| units > 0),
             Need {
                 field: "spec.scheduling.resourcePolicies with acs units",
+                minimum: ACS,
+                first: "makes ACS instances",
+            },
+        ),
+        (
+            rule_labels(spec).any(|(key, value)| {
+                key == compute_label::CLASS || (key == compute_label::ACS && value == TRUE)
+            }),
+            Need {
+                field: "spec.placement.rules with labels of ACS",
                 minimum: ACS,
                 first: "makes ACS instances",
             },
@@ -183,7 +203,27 @@ fn provider(need: &Need<'_>, image: Option<&str>) -> Option<String> {
         (Some(image), None) => Some(format!(
             "{needs}; the version of the provider's image {image} can't be read from its tag"
         )),
-        (None, _) => None,
+        (None, _) => Some(format!("{needs}; the image of the provider is not known")),
+    }
+}
+
+/// What all rules add.
+fn rule_labels(spec: &VirtualNodePoolSpec) -> impl Iterator<Item = (&String, &String)> {
+    let rules = spec.placement.iter().flat_map(|placement| &placement.rules);
+    rules.flat_map(|rule| &rule.labels)
+}
+
+/// The field that chooses a GPU class.
+fn gpu_field(spec: &VirtualNodePoolSpec) -> Option<&'static str> {
+    let policies = spec.scheduling.iter().flat_map(|s| &s.resource_policies);
+    let mut unit_labels = policies.flat_map(|p| &p.units).flat_map(|unit| &unit.pod_labels);
+    let is_gpu = |(key, value): (&String, &String)| key == compute_label::CLASS && is_gpu_class(value);
+    if ComputeEffect::of(spec.compute_defaults.as_ref()).gpu_only {
+        Some("spec.computeDefaults.class")
+    } else if unit_labels.any(is_gpu) {
+        Some("spec.scheduling.resourcePolicies")
+    } else {
+        rule_labels(spec).any(is_gpu).then_some("spec.placement.rules")
     }
 }
 
@@ -207,9 +247,7 @@ fn several_acs(observed: &Observed) -> Option<(String, String)> {
 }
 
 fn gpu(observed: &Observed) -> Option<(String, String)> {
-    if !ComputeEffect::of(observed.pool.spec.compute_defaults.as_ref()).gpu_only {
-        return None;
-    }
+    let field = gpu_field(&observed.pool.spec)?;
     let kubernetes = observed.kubernetes.as_deref().unwrap_or_default();
     let minor = kubernetes.trim_start_matches('v');
     let documented = GPU_BY_KUBERNETES.iter().find(|(version, _)| {
@@ -221,7 +259,7 @@ fn gpu(observed: &Observed) -> Option<(String, String)> {
         "6.8.4 (documented for Kubernetes 1.26, 1.28, 1.30 and 1.31)",
         |(_, named)| named,
     );
-    scheduler(observed, "spec.computeDefaults.class", "a GPU class", GPU, named)
+    scheduler(observed, field, "a GPU class", GPU, named)
 }
 
 /// The scheduler shows no version. Its ResourcePolicy CRD tells how old it is at most.
@@ -336,21 +374,56 @@ mod tests {
             [""; 0],
             "nothing is there to judge"
         );
+        let mut unnamed = held();
+        unnamed["spec"] = json!({ "template": { "spec": { "containers": [] } } });
+        let class = json!({ "spec": { "computeDefaults": { "class": "performance" } } });
+        let seen = with_workload(observed(adopting(class)), workload(unnamed));
+        assert!(notes(&seen)[0].contains("the image of the provider is not known"));
     }
 
     #[test]
-    fn kubernetes_is_judged_when_it_is_known() {
+    fn kubernetes_is_judged_and_said_to_be_unknown_when_it_is() {
         let mut seen = observed(pool(json!({})));
-        assert_eq!(notes(&seen), [""; 0]);
+        assert_eq!(notes(&seen), [""; 0], "not asked yet");
         for (version, told) in [
             ("v1.31.1-aliyun.1", true),
             ("v1.33.0", false),
             ("v1.37.2", false),
-            ("odd", false),
+            ("odd", true),
+            ("", true),
         ] {
             seen.kubernetes = Some(version.to_owned());
             assert_eq!(notes(&seen).len() == 1, told, "{version}");
         }
+        for unknown in ["odd", ""] {
+            seen.kubernetes = Some(unknown.to_owned());
+            assert!(notes(&seen)[0].contains("is not known"), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_class_is_seen_wherever_it_is_chosen() {
+        let class = |class: &str| json!({ "alibabacloud.com/compute-class": class });
+        let rule = |labels: Value| json!({ "placement": { "rules": [{ "name": "a", "mode": "Require", "labels": labels }] } });
+        let unit = |labels: Value| {
+            json!({ "scheduling": { "resourcePolicies": [{ "name": "a", "namespaces": ["b"],
+                "units": [{ "resource": "acs", "podLabels": labels }] }] } })
+        };
+        let told = |spec: Value| with("vk:2.13.0", spec);
+        for gpu in ["gpu", "gpu-hpn"] {
+            assert!(told(rule(class(gpu)))[0].starts_with("spec.placement.rules: a GPU class"));
+            assert!(told(unit(class(gpu)))[0].starts_with("spec.scheduling.resourcePolicies: a GPU class"));
+        }
+        for plain in [rule(class("performance")), unit(class("performance"))] {
+            assert_eq!(told(plain), [""; 0]);
+        }
+        for labels in [class("performance"), json!({ "alibabacloud.com/acs": "true" })] {
+            assert!(with("vk:2.12.0", rule(labels))[0].contains("spec.placement.rules with labels of ACS"));
+        }
+        assert_eq!(
+            with("vk:2.12.0", rule(json!({ "alibabacloud.com/acs": "false" }))),
+            [""; 0]
+        );
     }
 
     #[test]

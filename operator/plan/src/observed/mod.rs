@@ -69,7 +69,7 @@ pub struct Observed {
     pub profile_rejection: Option<String>,
     /// The vendor's scheduler: its CRD, and the ResourcePolicies that are there.
     pub scheduling: SchedulingSeen,
-    /// Version of the API server, as `v1.37.2`; `None` while it is not known.
+    /// Version of the API server, as `v1.37.2`; empty when it does not tell, `None` while it was not asked.
     pub kubernetes: Option<String>,
     /// The operator's webhook.
     pub webhook: WebhookState,
