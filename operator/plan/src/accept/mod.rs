@@ -2,6 +2,7 @@
 //! or this version of the operator to know.
 
 mod container;
+mod policies;
 mod rivals;
 mod rules;
 mod supported;
@@ -101,6 +102,7 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .collect();
     findings.extend(warnings::warnings(observed));
     findings.extend(rules::warnings(observed));
+    findings.extend(policies::warnings(observed));
     findings.extend(versions::warnings(observed));
     Acceptance {
         findings,

@@ -12,7 +12,7 @@ use super::warnings::warning;
 use super::{Refusal, seniority, served};
 use crate::finding::Finding;
 use crate::observed::Observed;
-use crate::placement::{NAME_LABEL, policy_reach, rule_reach, trouble};
+use crate::placement::{NAME_LABEL, places, rule_reach, trouble};
 use crate::selection::Reach;
 
 /// Rules that place nothing until they are repaired; the others do.
@@ -38,10 +38,10 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
             spread(rule),
         ]
     });
-    each.flatten().chain(dead_policies(observed)).collect()
+    each.flatten().collect()
 }
 
-fn rules(pool: &VirtualNodePool) -> &[PlacementRule] {
+pub(super) fn rules(pool: &VirtualNodePool) -> &[PlacementRule] {
     pool.spec
         .placement
         .as_ref()
@@ -79,12 +79,9 @@ fn unreachable(observed: &Observed, rule: &PlacementRule) -> Option<Finding> {
 }
 
 /// Pools that place pods by their own rules, the oldest first.
-fn placing(observed: &Observed) -> Vec<&Arc<VirtualNodePool>> {
+pub(super) fn placing(observed: &Observed) -> Vec<&Arc<VirtualNodePool>> {
     let pools = observed.others.iter().chain([&observed.pool]);
-    let mut placing: Vec<_> = pools
-        .filter(|pool| served(pool) && pool.metadata.deletion_timestamp.is_none())
-        .filter(|pool| pool.spec.webhook() == WebhookMode::Operator)
-        .collect();
+    let mut placing: Vec<_> = pools.filter(|pool| served(pool) && places(pool)).collect();
     placing.sort_by(|a, b| seniority(a).cmp(&seniority(b)));
     placing
 }
@@ -168,38 +165,6 @@ fn spread(rule: &PlacementRule) -> Option<Finding> {
          where pods are to be spread"
     );
     Some(warning(&format!("{field}.annotations"), note))
-}
-
-/// Policies whose pods a rule requires on virtual nodes: nothing is left for the policy to choose.
-fn dead_policies(observed: &Observed) -> Vec<Finding> {
-    let policies = observed
-        .pool
-        .spec
-        .scheduling
-        .iter()
-        .flat_map(|s| &s.resource_policies);
-    let placing = placing(observed);
-    let requiring = || {
-        let rules = placing.iter().flat_map(|pool| {
-            let name = pool.metadata.name.as_deref().unwrap_or_default();
-            rules(pool).iter().map(move |rule| (name, rule))
-        });
-        rules.filter(|(_, rule)| rule.mode == PlacementMode::Require && trouble(rule).is_none())
-    };
-    let dead = |policy: &vnp_crds::ResourcePolicy| {
-        let reach = policy_reach(policy).ok().filter(|reach| !reach.is_void())?;
-        let mut requiring = requiring();
-        let (pool, rule) =
-            requiring.find(|(_, rule)| rule_reach(rule).is_ok_and(|rule| rule.covers(&reach)))?;
-        let subject = format!("spec.scheduling.resourcePolicies[name={}]", policy.name);
-        let note = format!(
-            "{subject} has no effect: rule {} of pool {pool} requires virtual nodes for all of its pods; narrow the rule, set its \
-             mode to Prefer, or remove the policy",
-            rule.name
-        );
-        Some(warning(&format!("{subject} and rules"), note))
-    };
-    policies.filter_map(dead).collect()
 }
 
 #[cfg(test)]
@@ -347,22 +312,5 @@ mod tests {
             let told = of(placing(json!([rule("a", overlay)])));
             assert!(told.len() == 1 && told[0].contains(word), "{told:?}");
         }
-    }
-
-    #[test]
-    fn a_policy_over_pods_that_a_rule_requires_on_virtual_nodes() {
-        let policies = json!([{ "name": "p", "namespaces": ["shop"], "selector": { "app": "a" } }]);
-        let spec = |mode: &str| {
-            json!({ "spec": {
-                "placement": { "rules": [rule("a", json!({ "mode": mode }))] },
-                "scheduling": { "resourcePolicies": policies },
-            } })
-        };
-        let told = of(spec("Require"));
-        assert!(
-            told.len() == 1 && told[0].contains("rule a of pool burst requires"),
-            "{told:?}"
-        );
-        assert_eq!(of(spec("Prefer")), [""; 0]);
     }
 }

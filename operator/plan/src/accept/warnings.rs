@@ -1,7 +1,8 @@
 //! What works as it is written and is probably not meant.
 
-use vnp_crds::{ABANDON_ANNOTATION, EventReason, Management};
+use vnp_crds::{ABANDON_ANNOTATION, EventReason, Management, WebhookMode};
 
+use crate::compute::is_gpu_class;
 use crate::finding::{EventNote, Finding};
 use crate::observed::{Observed, Ordinal};
 use crate::target::target;
@@ -12,6 +13,7 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
         private_zone(observed),
         logs(observed),
         abandon(observed),
+        gpu_class(observed),
     ]
     .into_iter()
     .flatten()
@@ -89,6 +91,26 @@ fn logs(observed: &Observed) -> Option<Finding> {
              eci-profile has; add it to the settings"
                 .to_owned(),
         )
+    })
+}
+
+/// What `profile` leaves out: an entry of `eci-profile` selects by labels. Units of a policy do give the class.
+fn gpu_class(observed: &Observed) -> Option<Finding> {
+    let spec = &observed.pool.spec;
+    let webhook = spec.webhook();
+    let class = spec.compute_defaults.as_ref()?.class.as_deref()?;
+    let rules = spec.placement.as_ref().is_some_and(|p| !p.rules.is_empty());
+    let policies = spec
+        .scheduling
+        .as_ref()
+        .is_some_and(|s| !s.resource_policies.is_empty());
+    (is_gpu_class(class) && webhook != WebhookMode::Operator && (rules || !policies)).then(|| {
+        let field = "spec.computeDefaults.class";
+        let note = format!(
+            "{field} is {class} and spec.placement.webhook is {webhook}: no rule gives it to pods, because an entry of \
+             eci-profile can't tell which of them request a GPU; set webhook: Operator, or label the pods themselves"
+        );
+        warning(field, note)
     })
 }
 
@@ -227,6 +249,30 @@ mod tests {
             ..ConfigMap::default()
         }));
         assert_eq!(notes(&seen), [""; 0]);
+    }
+
+    #[test]
+    fn a_gpu_class_needs_our_webhook() {
+        let spec = |class: &str, webhook: &str| json!({ "spec": { "computeDefaults": { "class": class }, "placement": { "webhook": webhook } } });
+        for (class, webhook, says) in [
+            ("gpu", "None", true),
+            ("gpu-hpn", "Vendor", true),
+            ("gpu", "Operator", false),
+            ("general-purpose", "None", false),
+        ] {
+            let told = of(spec(class, webhook));
+            assert_eq!(told.len(), usize::from(says), "{class} {webhook}: {told:?}");
+            assert!(
+                told.iter().all(|t| t.contains(class) && t.contains(webhook)),
+                "{told:?}"
+            );
+        }
+        let mut policies = spec("gpu", "None");
+        policies["spec"]["scheduling"] =
+            json!({ "resourcePolicies": [{ "name": "p", "namespaces": ["shop"] }] });
+        assert_eq!(of(policies.clone()), [""; 0]);
+        policies["spec"]["placement"]["rules"] = json!([{ "name": "r", "mode": "Require" }]);
+        assert_eq!(of(policies).len(), 1);
     }
 
     fn abandoning(value: &str, status: Value) -> Observed {

@@ -26,7 +26,13 @@ impl Reach {
 
     /// Every pod that `other` means is meant here as well. May say no where yes is true, never the other way round.
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        follows(&self.namespaces, &other.namespaces) && follows(&self.pods, &other.pods)
+        follows(&self.namespaces, &other.namespaces) && self.covers_pods_of(other)
+    }
+
+    /// Every pod that `other` means by the pod's labels is meant here by them. May say no where yes is true, never the
+    /// other way round.
+    pub(crate) fn covers_pods_of(&self, other: &Self) -> bool {
+        follows(&self.pods, &other.pods)
     }
 
     /// No pod is meant by both. May say no where yes is true.
