@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use vnp_e2e::EnvironmentOptions;
 use vnp_e2e::audit::OPERATOR;
@@ -23,11 +24,11 @@ const FILLED: usize = ROOM * 4 / 5;
 const BURST: usize = 60;
 const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/components/overflow");
 
-/// Pods of 8 CPUs for ordinary nodes; with `overflow` marked as a rule with `mode: Prefer` would mark them.
-fn deployment(s: &Scenario<'_>, name: &str, replicas: usize, overflow: bool) -> Value {
+/// Pods of 8 CPUs for ordinary nodes; with `spill` the pool's rule with `mode: Prefer` selects them.
+fn deployment(s: &Scenario<'_>, name: &str, replicas: usize, spill: bool) -> Value {
     let mut labels = json!({"app": name});
-    if overflow {
-        labels["virtualnodes.dev/overflow"] = json!(s.name());
+    if spill {
+        labels["spill"] = json!(s.name());
     }
     let container = json!({"name": "web", "image": "web:1", "resources": {"requests": {"cpu": "8"}}});
     json!({
@@ -108,6 +109,25 @@ fn times(courses: &BTreeMap<String, Course>, end: fn(&Course) -> Option<Timestam
     Ok((*worst, all[all.len() / 2]))
 }
 
+/// All `count` pods of an app say that the webhook has let them overflow for the rule, or none of them does.
+async fn marked(s: &Scenario<'_>, app: &str, count: usize, by_rule: bool) -> Result<()> {
+    let pods = s.pods(&format!("app={app}")).await?;
+    ensure!(pods.len() == count, "{} pods of {app}", pods.len());
+    let rule = format!("{}/spill", s.name());
+    let expected = by_rule.then_some((s.name(), rule.as_str()));
+    for pod in pods {
+        let (labels, annotations) = (pod.labels(), pod.annotations());
+        let mark = labels.get("virtualnodes.dev/overflow").map(String::as_str);
+        let by = annotations.get("virtualnodes.dev/placed-by").map(String::as_str);
+        ensure!(
+            mark.zip(by) == expected && mark.is_some() == by.is_some(),
+            "{} is marked {mark:?} by {by:?}",
+            pod.name_any()
+        );
+    }
+    Ok(())
+}
+
 async fn accepted(s: &Scenario<'_>, complains: bool) -> Result<()> {
     let what = format!("Accepted speaks of the missing right: {complains}");
     eventually(&what, Duration::from_secs(45), async || {
@@ -146,12 +166,21 @@ async fn a_burst_overflows_only_when_ordinary_nodes_are_full() -> Result<()> {
             .kubectl(["apply", "--server-side", "--filename", &format!("{COMPONENT}/admission_policy.yaml")])
             .await?;
         accepted(s, false).await?;
+        eventually("the webhook is verified", Duration::from_secs(60), async || {
+            let pool = get_pool(s).await?;
+            let said = condition(&pool, "WebhookReady").context("no condition WebhookReady")?;
+            ensure!(said["status"] == "True" && said["reason"] == "Verified", "{said}");
+            Ok(())
+        })
+        .await?;
 
         s.apply(&deployment(s, "base", FILLED, false)).await?;
         s.pods_running("app=base", FILLED, Duration::from_secs(60)).await?;
+        marked(s, "base", FILLED, false).await?;
         s.apply(&deployment(s, "burst", BURST, true)).await?;
         let room = ROOM - FILLED;
         placed(s, "burst", (room, BURST - room), Duration::from_secs(60)).await?;
+        marked(s, "burst", BURST, true).await?;
 
         let courses_of = courses(s, "burst-")?;
         let mut bound: Vec<(Timestamp, bool)> = courses_of
@@ -181,6 +210,7 @@ async fn a_burst_overflows_only_when_ordinary_nodes_are_full() -> Result<()> {
         .await?;
         s.apply(&deployment(s, "again", 8, true)).await?;
         placed(s, "again", (8, 0), Duration::from_secs(20)).await?;
+        marked(s, "again", 8, true).await?;
         ensure!(
             courses(s, "again-")?.values().all(|c| c.tolerated.is_none()),
             "a pod that had room on an ordinary node was let overflow"
