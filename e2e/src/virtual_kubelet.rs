@@ -262,6 +262,7 @@ fn profile(node: &str, region: &str, address: &str) -> NodeProfile {
             ("memory", "4Ti"),
             ("pods", "3000"),
             ("ephemeral-storage", "60000Gi"),
+            ("nvidia.com/gpu", "1000"),
         ]
         .map(|(resource, quantity)| (resource.to_owned(), Quantity(quantity.into())))
         .into(),

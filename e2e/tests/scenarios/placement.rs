@@ -33,9 +33,12 @@ macro_rules! page {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Eci,
-    Acs(&'static str),
-    /// Nothing on the pod says: without the vendor's scheduler it stays with ordinary nodes.
-    Ordinary,
+    /// Of this class, QoS and GPU series.
+    Acs(&'static str, &'static str, Option<&'static str>),
+    /// Nothing on the pod says, a policy would: without the vendor's scheduler it waits for an ordinary node with GPUs.
+    Waits,
+    /// It names the vendor's scheduler, which nobody serves here.
+    Scheduler(&'static str),
 }
 
 struct Form {
@@ -54,7 +57,8 @@ fn forms() -> Vec<Form> {
         label: None,
         end,
     };
-    let (cpu, gpu) = (End::Acs("general-purpose"), End::Acs("gpu"));
+    let cpu = End::Acs("general-purpose", "default", None);
+    let gpu = End::Acs("gpu", "default", Some("example-model"));
     let run = page!("run.yaml");
     vec![
         form("node-selector", page!("node-selector.yaml"), End::Eci),
@@ -79,9 +83,13 @@ fn forms() -> Vec<Form> {
         form(
             "acs-policy-gpu",
             page!("acs-resource-policy-gpu.yaml"),
-            End::Ordinary,
+            End::Waits,
         ),
-        form("co-scheduler", page!("co-scheduler.yaml"), End::Ordinary),
+        form(
+            "co-scheduler",
+            page!("co-scheduler.yaml"),
+            End::Scheduler("ack-co-scheduler"),
+        ),
     ]
 }
 
@@ -169,11 +177,25 @@ async fn node_of(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<String
 
 /// The patches of webhooks on the creation of a pod, as the API server recorded them.
 fn patches(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<Vec<Value>> {
+    patches_where(s, namespace, |metadata| metadata["name"] == name)
+}
+
+/// Those on the creation of the pods of a Deployment, whose names only the answer has.
+fn patches_of_deployment(s: &Scenario<'_>, namespace: &str, app: &str) -> Result<Vec<Value>> {
+    let prefix = format!("{app}-");
+    patches_where(s, namespace, |metadata| {
+        let generated = metadata["generateName"].as_str();
+        generated.is_some_and(|name| name.starts_with(&prefix))
+    })
+}
+
+/// Those on the creation of the pods whose metadata, as it was sent, is so.
+fn patches_where(s: &Scenario<'_>, namespace: &str, means: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
     let mut patches = Vec::new();
     for event in s.audit_log().events()? {
         let created = event.verb == "create" && event.is("pods", None) && event.received >= s.began();
-        let named = event.request.as_ref().and_then(|r| r.pointer("/metadata/name"));
-        if !created || event.namespace.as_deref() != Some(namespace) || named != Some(&json!(name)) {
+        let metadata = event.request.as_ref().map(|r| &r["metadata"]);
+        if !created || event.namespace.as_deref() != Some(namespace) || !metadata.is_some_and(&means) {
             continue;
         }
         for (key, text) in &event.annotations {
@@ -185,6 +207,13 @@ fn patches(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<Vec<Value>> 
         }
     }
     Ok(patches)
+}
+
+/// What of a pod has to stay when a default changes: its UID and its labels.
+async fn stays(s: &Scenario<'_>, name: &str) -> Result<Value> {
+    let pods: Api<Pod> = Api::namespaced(s.client(), s.namespace());
+    let ObjectMeta { uid, labels, .. } = pods.get(name).await?.metadata;
+    Ok(json!({"name": name, "uid": uid, "labels": labels}))
 }
 
 /// What kubectl prints on stderr when it creates a pod as a dry run.
@@ -300,24 +329,16 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
         }
 
         let labelled = namespace(s, "eci", Some(ECI_NAMESPACE)).await?;
+        let before = requests(&operator).await?;
         s.apply(&deployment(&labelled, "web")).await?;
         let pods: Api<Pod> = Api::namespaced(s.client(), &labelled);
         eventually("the Deployment runs on the virtual node", SOON, async || {
             let list = pods.list(&kube::api::ListParams::default()).await?.items;
             ensure!(list.len() == 2, "{} pods", list.len());
             for pod in list {
-                let ObjectMeta {
-                    annotations, labels, ..
-                } = pod.metadata;
-                let placed = annotations.unwrap_or_default();
-                let by = placed.get("virtualnodes.dev/placed-by").map(String::as_str);
-                ensure!(
-                    by == Some("placement/namespace alibabacloud.com/eci=true"),
-                    "{by:?}"
-                );
                 let class = "alibabacloud.com/compute-class";
                 ensure!(
-                    labels.is_none_or(|l| !l.contains_key(class)),
+                    pod.metadata.labels.is_none_or(|l| !l.contains_key(class)),
                     "the namespace says ECI"
                 );
                 let node = pod.spec.and_then(|spec| spec.node_name);
@@ -326,18 +347,110 @@ async fn each_pod_gets_its_patch_and_ends_on_its_node() -> Result<()> {
             Ok(())
         })
         .await?;
-        s.kubectl(&format!("delete namespace {labelled} --wait=false"))
-            .await?;
+        let golden = json!([
+            toleration(),
+            node_selector(json!({"type": "virtual-kubelet"})),
+            {"op": "add", "path": "/metadata/annotations",
+             "value": {"virtualnodes.dev/placed-by": "placement/namespace alibabacloud.com/eci=true"}},
+        ]);
+        let patched = patches_of_deployment(s, &labelled, "web")?;
+        ensure!(patched == [golden.clone(), golden], "{}", json!(patched));
+        ensure!(requests(&operator).await? == before + 2, "one call for each pod");
 
         // Another default changes no pod that is there.
+        let old = ["unmatched", "labelled", "matched", "both"];
+        let mut before = Vec::new();
+        for name in old {
+            node_of(s, own, name).await?;
+            before.push(stays(s, name).await?);
+        }
         wanted["spec"]["computeDefaults"] = json!({"class": "general-purpose"});
         s.apply(&wanted).await?;
-        eventually("both pods of the rule are outdated", SOON, async || {
-            let pool = get_pool(s).await?;
-            ensure!(pool["status"]["podsOutdated"] == 2, "{}", pool["status"]);
-            Ok(())
-        })
-        .await
+        let counted = async |what: &str, pods: usize, outdated: usize| {
+            eventually(what, Duration::from_secs(90), async || {
+                let status = get_pool(s).await?["status"].take();
+                let counts = (&status["pods"], &status["podsOutdated"]);
+                ensure!(counts == (&json!(pods), &json!(outdated)), "{status}");
+                Ok(())
+            })
+            .await
+        };
+        counted("both pods of the rule are outdated", 5, 2).await?;
+        for (name, before) in old.into_iter().zip(before) {
+            let now = stays(s, name).await?;
+            ensure!(now == before, "{name} was {before}, and is {now}");
+        }
+
+        // A new pod gets the new default, and counts among the pods but not among those that are outdated.
+        let later = create(s, own, pod("later", ("app", "report"))).await?;
+        let labels = json!(later.metadata.labels);
+        let expected = json!({"app": "report", "team": "batch", "alibabacloud.com/acs": "true",
+                              "alibabacloud.com/compute-class": "general-purpose"});
+        ensure!(labels == expected, "{labels}");
+        ensure!(node_of(s, own, "later").await? == s.node(0));
+        // Numbers alone are written once a minute; what else there is to say takes the newest with it.
+        s.kubectl(&format!("delete pod matched --namespace {own}")).await?;
+        let rules = wanted["spec"]["placement"]["rules"].as_array_mut();
+        rules.context("no rules")?.truncate(1);
+        s.apply(&wanted).await?;
+        counted("of two outdated pods one is left, and the new one is none", 5, 1).await?;
+        s.kubectl(&format!("delete namespace {labelled} --wait=false"))
+            .await?;
+        Ok(())
+    })
+    .await
+}
+
+/// The stored pod says what its page means, and is where that brings it.
+async fn form_ended(s: &Scenario<'_>, namespace: &str, end: End, stored: &Pod) -> Result<()> {
+    let labels = stored.metadata.labels.clone().unwrap_or_default();
+    let says = ["compute-class", "compute-qos", "gpu-model-series"]
+        .map(|key| labels.get(&format!("alibabacloud.com/{key}")).map(String::as_str));
+    let wanted = match end {
+        End::Acs(class, qos, series) => [Some(class), Some(qos), series],
+        End::Eci | End::Waits | End::Scheduler(_) => [None; 3],
+    };
+    ensure!(says == wanted, "class, QoS and series {says:?}");
+    let annotations = stored.metadata.annotations.clone().unwrap_or_default();
+    let placed = annotations.get("virtualnodes.dev/placed-by");
+    match end {
+        End::Eci | End::Acs(..) => {
+            let node = node_of(s, namespace, "form").await?;
+            ensure!(node == s.node(0), "it is on {node}");
+        }
+        End::Waits => {
+            ensure!(placed.is_none(), "placed by {placed:?}");
+            unschedulable(s, namespace, "form").await?;
+        }
+        End::Scheduler(name) => {
+            ensure!(placed.is_none(), "placed by {placed:?}");
+            let scheduler = stored
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.scheduler_name.as_deref());
+            ensure!(scheduler == Some(name), "it is of {scheduler:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The scheduler finds no node for a pod, because it asks for GPUs.
+async fn unschedulable(s: &Scenario<'_>, namespace: &str, name: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(s.client(), namespace);
+    eventually(&format!("pod {namespace}/{name} waits"), SOON, async || {
+        let status = pods.get(name).await?.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled");
+        let said = scheduled.context("the scheduler has not looked at it")?;
+        let message = said.message.as_deref().unwrap_or_default();
+        ensure!(
+            said.reason.as_deref() == Some("Unschedulable")
+                && message.contains("Insufficient nvidia.com/gpu")
+                && message.contains("untolerated taint"),
+            "{}",
+            json!(said)
+        );
+        Ok(())
     })
     .await
 }
@@ -357,33 +470,12 @@ async fn documented_forms_end_where_their_pages_say() -> Result<()> {
             if let Some((key, value)) = form.label {
                 pod["metadata"]["labels"][key] = json!(value);
             }
-            // The simulated nodes have no GPUs.
-            for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
-                container["resources"] = json!({});
-            }
             let stored = create(s, &namespace, pod.clone())
                 .await
                 .with_context(|| format!("{}: {pod}", form.name))?;
-            let labels = stored.metadata.labels.unwrap_or_default();
-            let class = labels.get("alibabacloud.com/compute-class").map(String::as_str);
-            let wanted = match form.end {
-                End::Acs(class) => Some(class),
-                End::Eci | End::Ordinary => None,
-            };
-            ensure!(class == wanted, "{}: class {class:?}", form.name);
-            // Nobody serves the page's scheduler here.
-            if form.name == "co-scheduler" {
-                let scheduler = stored.spec.and_then(|spec| spec.scheduler_name);
-                ensure!(scheduler.as_deref() == Some("ack-co-scheduler"), "{scheduler:?}");
-            } else {
-                let node = node_of(s, &namespace, "form").await?;
-                let is_virtual = node == s.node(0);
-                ensure!(
-                    is_virtual == (form.end != End::Ordinary),
-                    "{}: on {node}",
-                    form.name
-                );
-            }
+            form_ended(s, &namespace, form.end, &stored)
+                .await
+                .with_context(|| format!("{}: {}", form.name, json!(stored)))?;
             s.kubectl(&format!("delete namespace {namespace} --wait=false"))
                 .await?;
         }
