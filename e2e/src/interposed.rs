@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 pub enum Route {
     /// To that address.
     To(SocketAddr),
+    /// To these addresses in turn, as a Service does it.
+    InTurn([SocketAddr; 2]),
     /// Nowhere: they are closed at once.
     Closed,
     /// Nowhere: they are taken and never answered.
@@ -47,9 +49,14 @@ impl Relay {
         }));
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
+            let mut number: usize = 0;
             while let Ok((stream, _)) = listener.accept().await {
                 let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let route = state.route;
+                let route = match state.route {
+                    Route::InTurn(addresses) => Route::To(addresses[number % 2]),
+                    other => other,
+                };
+                number = number.wrapping_add(1);
                 state.connections.push(tokio::spawn(relay(stream, route)));
             }
         });
@@ -85,7 +92,7 @@ impl Drop for Relay {
 
 async fn relay(mut stream: TcpStream, route: Route) {
     match route {
-        Route::To(address) => {
+        Route::To(address) | Route::InTurn([address, _]) => {
             if let Ok(mut target) = TcpStream::connect(address).await {
                 // Either end may break off at any time; that is the end of it.
                 copy_bidirectional(&mut stream, &mut target).await.ok();
