@@ -173,6 +173,72 @@ async fn policies_are_those_that_the_installed_scheduler_takes() -> Result<()> {
     .await
 }
 
+/// The ResourcePolicies of the vendor's pages, in the pages' own YAML: shared with the tests of the plan.
+const PAGES: [&str; 2] = [
+    include_str!("../../../operator/plan/src/scheduling/tests/pages/idc-then-eci.yaml"),
+    include_str!("../../../operator/plan/src/scheduling/tests/pages/acs-gpu.yaml"),
+];
+
+/// Applies a page by hand. Returns the spec that the API server made of it, and the pool's policy with the page's words.
+async fn page(s: &Scenario<'_>, text: &str) -> Result<(Value, Value)> {
+    let mut page: Value = serde_saphyr::from_str(text)?;
+    page["metadata"]["namespace"] = json!(s.namespace());
+    s.apply(&page).await?;
+    let name = page["metadata"]["name"].as_str().context("no name")?;
+    let by_hand = get(s, &format!("resourcepolicy {name} --namespace {}", s.namespace())).await?;
+    let mut policy = page["spec"].clone();
+    policy["name"] = json!(name);
+    policy["namespaces"] = json!([s.namespace()]);
+    Ok((by_hand["spec"].clone(), policy))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_says_what_the_vendors_pages_say() -> Result<()> {
+    with_scheduler("pages", async |s| {
+        s.apply_text(NEWER.to_owned()).await?;
+        s.kubectl(&format!("wait --for=condition=Established {CRD} --timeout=20s"))
+            .await?;
+        let (idc, by_idc) = page(s, PAGES[0]).await?;
+        let (gpu, by_gpu) = page(s, PAGES[1]).await?;
+        ensure!(
+            idc["units"][0]["resource"] == "idc" && idc["units"][0]["max"] == 3,
+            "{idc}"
+        );
+        let labels = &gpu["units"][0]["podLabels"];
+        ensure!(
+            labels["alibabacloud.com/gpu-model-series"] == "example-model",
+            "{gpu}"
+        );
+
+        s.start_operator(&OperatorOptions::default()).await?;
+        let mut wanted = pool(s, 1);
+        wanted["spec"]["scheduling"] = json!({"resourcePolicies": [by_idc, by_gpu]});
+        s.apply(&wanted).await?;
+        ready(s, Duration::from_secs(60)).await?;
+        let message = scheduling_ready(s, "True", "Synced").await?;
+        ensure!(!message.contains("left out"), "{message}");
+        spec_becomes(s, s.namespace(), "cost-balance-policy", idc).await?;
+        spec_becomes(s, s.namespace(), "dep-rp-demo", gpu.clone()).await?;
+
+        // What the page writes into its unit, the pool's compute defaults say as well.
+        wanted["spec"]["scheduling"] = json!({"resourcePolicies": [{
+            "name": "short", "namespaces": [s.namespace()], "selector": by_gpu["selector"],
+            "units": [{"resource": "acs"}],
+        }]});
+        wanted["spec"]["computeDefaults"] =
+            json!({"class": "gpu", "qos": "default", "gpuModelSeries": "example-model"});
+        s.apply(&wanted).await?;
+        spec_becomes(s, s.namespace(), "short", gpu.clone()).await?;
+        is_gone(s, s.namespace(), "dep-rp-demo").await?;
+        // Those made by hand have other names, and are nobody's but the user's.
+        let name = format!("dep-rp-demo --namespace {}", s.namespace());
+        let by_hand = get(s, &format!("resourcepolicy {name}")).await?;
+        ensure!(by_hand["spec"] == gpu, "{by_hand}");
+        ready(s, SOON).await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_follow_namespaces_and_leave_what_is_not_theirs() -> Result<()> {
     with_scheduler("policies", async |s| {

@@ -111,7 +111,7 @@ async fn metric(operator: &Operator, line: &str) -> Result<bool> {
 /// The metric says whether the webhook answers.
 async fn answers(operator: &Operator, says: u8) -> Result<()> {
     let line = format!("virtualnodepool_webhook_answers {says}");
-    eventually(&line, Duration::from_secs(5), async || {
+    eventually(&line, Duration::from_secs(20), async || {
         let metrics = operator.metrics().await?;
         let said: Vec<_> = metrics
             .lines()
