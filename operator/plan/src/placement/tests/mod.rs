@@ -5,6 +5,7 @@ mod documented;
 mod golden;
 mod manual_forms;
 mod outdated;
+mod pod_schema;
 mod properties;
 mod rules;
 mod three_paths;

@@ -1,4 +1,4 @@
-//! Properties over generated pods of the real schema and generated pools.
+//! Properties over pods generated from the real schema and generated pools.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use vnp_crds::VirtualNodePool;
 
 use super::configuration::{asks, asks_about, configuration, selects};
+use super::pod_schema::pod_of_schema;
 use super::{labels, may_run_on, patched, pool, virtual_node};
 use crate::placement::{Mutation, Placing, Review};
 
@@ -173,7 +174,31 @@ fn metadata() -> impl Strategy<Value = ObjectMeta> {
     )
 }
 
+/// A pod of the schema, in which the parts that placement looks at have values that count.
 fn pod() -> impl Strategy<Value = Value> {
+    (pod_of_schema(), telling_pod()).prop_map(|(mut pod, mut telling)| {
+        // A node choice that is none would be all that any of these pods has.
+        for (object, field) in [("/spec", "nodeName"), ("/spec/affinity", "nodeAffinity")] {
+            let object = pod.pointer_mut(object).and_then(Value::as_object_mut);
+            object.map(|object| object.remove(field));
+        }
+        for list in ["/spec/containers", "/spec/initContainers"] {
+            let own = telling.pointer_mut(list).and_then(Value::as_array_mut);
+            for (index, own) in own.into_iter().flatten().enumerate() {
+                let mut container = pod
+                    .pointer(&format!("{list}/{index}"))
+                    .cloned()
+                    .unwrap_or_default();
+                json_patch::merge(&mut container, own);
+                *own = container;
+            }
+        }
+        json_patch::merge(&mut pod, &telling);
+        pod
+    })
+}
+
+fn telling_pod() -> impl Strategy<Value = Value> {
     let selector = some_of(
         &[
             ("type", "virtual-kubelet"),
