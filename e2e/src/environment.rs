@@ -104,17 +104,6 @@ impl Environment {
         }
     }
 
-    /// The environment that the tests of one binary share. It ends with the process.
-    ///
-    /// # Errors
-    /// As [`Self::start`]; the next caller tries again.
-    pub async fn shared() -> Result<&'static Self> {
-        static SHARED: OnceCell<Environment> = OnceCell::const_new();
-        SHARED
-            .get_or_try_init(|| Self::start(EnvironmentOptions::default()))
-            .await
-    }
-
     /// The control plane.
     #[must_use]
     pub fn control_plane(&self) -> &ControlPlane {

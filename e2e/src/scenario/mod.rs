@@ -24,6 +24,7 @@ mod explain;
 mod leaks;
 pub mod manifests;
 mod steps;
+mod turns;
 mod wait;
 
 use std::panic::AssertUnwindSafe;
@@ -37,15 +38,13 @@ use kube::Client;
 use serde_json::Value;
 
 pub use leaks::Leaks;
+use turns::Turn;
 pub use wait::{always, eventually};
 
 use crate::audit::AuditLog;
 use crate::cloud::{Cloud, Ledger};
 use crate::environment::{Environment, EnvironmentOptions};
 use crate::operator::{Operator, OperatorOptions};
-
-/// Two cores carry one scenario at a time; more of them would test the machine.
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// What a test works with. Its names are derived from the scenario's, which is a DNS label.
 pub struct Scenario<'e> {
@@ -69,22 +68,39 @@ struct Operators {
 }
 
 impl<'e> Scenario<'e> {
-    /// Runs `body` on the environment that the tests of this binary share. Afterwards everything it made is removed,
-    /// finalizers included, and the knobs of the cloud are back at their defaults.
+    /// Runs `body` on an environment that the tests of this binary share, one after the other. Afterwards everything it
+    /// made is removed, finalizers included, and the knobs of the cloud are back at their defaults.
     ///
     /// # Errors
     /// What `body` returns, after everything that explains it was printed.
     pub async fn run(name: &str, body: impl AsyncFnOnce(&Scenario<'_>) -> Result<()>) -> Result<()> {
-        let _turn = ONE_AT_A_TIME.lock().await;
-        let environment = Environment::shared().await?;
-        let scenario = Scenario::begin(name, environment).await?;
+        Self::run_in(&Turn::beside_others().await?, name, body).await
+    }
+
+    /// As [`Self::run`], while no other scenario runs: for tests with times in them that a busy machine breaks.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_undisturbed(
+        name: &str,
+        body: impl AsyncFnOnce(&Scenario<'_>) -> Result<()>,
+    ) -> Result<()> {
+        Self::run_in(&Turn::alone().await?, name, body).await
+    }
+
+    async fn run_in(
+        turn: &Turn,
+        name: &str,
+        body: impl AsyncFnOnce(&Scenario<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let scenario = Scenario::begin(name, turn.environment().await?).await?;
         let outcome = scenario.play(body).await;
         scenario.clean_up().await?;
         settle(outcome)
     }
 
-    /// Runs `body` on an environment of its own, which ends with it: for tests that need options of their own, or
-    /// leave behind what can't be cleaned up.
+    /// As [`Self::run_undisturbed`], on an environment of its own, which ends with it: for tests that need options of
+    /// their own, or leave behind what can't be cleaned up.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -93,7 +109,7 @@ impl<'e> Scenario<'e> {
         options: EnvironmentOptions,
         body: impl AsyncFnOnce(&Scenario<'_>) -> Result<()>,
     ) -> Result<()> {
-        let _turn = ONE_AT_A_TIME.lock().await;
+        let _turn = Turn::alone().await?;
         let environment = Environment::start(options).await?;
         let scenario = Scenario::begin(name, &environment).await?;
         settle(scenario.play(body).await)

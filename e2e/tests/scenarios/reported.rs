@@ -120,7 +120,7 @@ async fn pods_that_stay_are_named_and_hold_the_node() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_that_is_freed_is_used_within_two_seconds() -> Result<()> {
-    Scenario::run("freed", async |s| {
+    Scenario::run_undisturbed("freed", async |s| {
         misbehave(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;

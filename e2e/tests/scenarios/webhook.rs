@@ -301,7 +301,7 @@ async fn an_object_of_somebody_else_is_left_alone_and_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_webhook_pods_are_made_as_they_are_and_it_is_said() -> Result<()> {
-    Scenario::run("webhook-down", async |s| {
+    Scenario::run_undisturbed("webhook-down", async |s| {
         let relay = Relay::start(Route::Closed).await?;
         let url = format!("https://{}/mutate", relay.address());
         let mut operator = s.spawn_operator(&trying(Some(url))).await?;
@@ -488,7 +488,7 @@ async fn a_wrong_bundle_and_an_expired_leaf_are_said_and_heal() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_answers_and_mends_what_the_leader_can_not() -> Result<()> {
-    Scenario::run("webhook-standby", async |s| {
+    Scenario::run_undisturbed("webhook-standby", async |s| {
         let relay = Relay::start(Route::Closed).await?;
         let url = format!("https://{}/mutate", relay.address());
         let mut leader = s.spawn_operator(&trying(Some(url.clone()))).await?;
@@ -655,7 +655,7 @@ async fn shows_a_leaf_of_the_newest_authority(s: &Scenario<'_>, address: SocketA
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_under_load_loses_no_call() -> Result<()> {
-    Scenario::run("webhook-rotates", async |s| {
+    Scenario::run_undisturbed("webhook-rotates", async |s| {
         let relay = Relay::start(Route::Closed).await?;
         let url = format!("https://{}/mutate", relay.address());
         // A lease that lasts: the load is no reason to lose it.
