@@ -92,18 +92,7 @@ pub(super) fn order(
             offer.add(scene, pod, Vec::new(), memory, &selectors, &mut held);
         }
     }
-    if let Some(arrivals) = memory.map(|m| m.arrivals).filter(|a| *a >= ARRIVALS) {
-        let message = "pods are still bound to it although it is cordoned: something sets spec.nodeName or tolerates \
-                       the cordon; each of them is evicted too";
-        let mut blocker = scene.blocker(
-            BlockerReason::NewPodsKeepArriving,
-            node.name.clone(),
-            0,
-            message.to_owned(),
-        );
-        blocker.pods = i32::try_from(arrivals).unwrap_or(i32::MAX);
-        plan.block(blocker);
-    }
+    arriving(scene, node, memory, plan);
     entry.pods_blocked = i32::try_from(held.pods()).unwrap_or(i32::MAX);
     held.report(scene, plan);
     let pods = offer.sorted();
@@ -125,6 +114,28 @@ pub(super) fn order(
         budgets,
         ..empty_order(scene, ordinal, node, provider)
     });
+}
+
+/// Says that pods keep coming although the node is cordoned.
+pub(super) fn arriving(
+    scene: &Scene<'_>,
+    node: &NodeView,
+    memory: Option<&DrainMemory>,
+    plan: &mut DrainPlan,
+) {
+    let Some(arrivals) = memory.map(|m| m.arrivals).filter(|a| *a >= ARRIVALS) else {
+        return;
+    };
+    let message = "pods are still bound to it although it is cordoned: something sets spec.nodeName or tolerates \
+                   the cordon; each of them is evicted too";
+    let mut blocker = scene.blocker(
+        BlockerReason::NewPodsKeepArriving,
+        node.name.clone(),
+        0,
+        message.to_owned(),
+    );
+    blocker.pods = i32::try_from(arrivals).unwrap_or(i32::MAX);
+    plan.block(blocker);
 }
 
 /// An order for the node that names no pod yet.
@@ -316,7 +327,16 @@ fn refused(
             )),
         };
     }
-    let owner = pod.controller.as_ref().filter(|_| pod.daemon_set())?;
+    returning(pod, memory)
+}
+
+/// A pod of a DaemonSet that puts another one there as often as one leaves: to send it away is no progress.
+pub(super) fn returning(
+    pod: &BoundPod,
+    memory: Option<&DrainMemory>,
+) -> Option<(BlockerReason, String, String)> {
+    let daemon = pod.daemon_set() && !pod.finished();
+    let owner = pod.controller.as_ref().filter(|_| daemon)?;
     let owner = ObjectKey {
         namespace: pod.key.namespace.clone(),
         name: owner.name.clone(),

@@ -1,6 +1,6 @@
 //! Forced deletion at the deadline (`spec.drain.onTimeout: ForceDelete`): every pod of the node, whatever budget, stage,
-//! DaemonSet or want of a controller would hold it. Finalizers stay, and the node is still shown to be empty before it
-//! goes.
+//! DaemonSet or want of a controller would hold it, but for one that its DaemonSet puts there again and again. Finalizers
+//! stay, and the node is still shown to be empty before it goes.
 
 use std::num::NonZeroU32;
 
@@ -42,12 +42,16 @@ pub(super) fn order(
     entry: &mut NodeInDrain,
     plan: &mut DrainPlan,
 ) {
-    let refusals = scene.seen.memory.get(&ordinal).map(|m| &m.refusals);
+    let memory = scene.seen.memory.get(&ordinal);
+    let refusals = memory.map(|m| &m.refusals);
     let mut held = candidates::Held::default();
     let mut pods: Vec<&BoundPod> = Vec::new();
     let (mut terminating, mut overdue) = (0, 0);
     for pod in scene.seen.pods_on(ordinal) {
-        if to_delete(pod, scene.now) {
+        let returning = candidates::returning(pod, memory).filter(|_| pod.deletion.is_none());
+        if let Some((reason, object, message)) = returning {
+            held.add(reason, object, message, scene.now);
+        } else if to_delete(pod, scene.now) {
             // What an eviction was refused for earlier holds nothing here.
             let refusal = refusals.and_then(|r| r.get(&pod.uid)).filter(|r| r.forced);
             if let Some(r) = refusal {
@@ -60,6 +64,7 @@ pub(super) fn order(
             candidates::stuck(scene.now, pod, deletion, &mut held, plan);
         }
     }
+    candidates::arriving(scene, node, memory, plan);
     entry.pods_blocked = i32::try_from(held.pods()).unwrap_or(i32::MAX);
     held.report(scene, plan);
     pods.sort_by_key(|p| (!p.finished(), p.daemon_set(), &p.key));

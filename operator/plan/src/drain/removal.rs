@@ -98,7 +98,9 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
 /// A provider pod that does not go holds everything after it. Why is known at once when the StatefulSet controller waits
 /// for a lower one, else looked for when it takes too long.
 fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainPlan) {
-    let since = plan.nodes.last().map_or(scene.now, |n| n.last_progress);
+    // Reap, settles and the cloud's backlog may have taken long since the last pod left, and are none of its time.
+    let lowered = plan.retired.iter().find(|r| r.ordinal == ordinal);
+    let since = lowered.map_or(scene.now, |r| r.time.0);
     let deadline = since + signed(scene.settings.progress_deadline);
     let waits_for = scene
         .workload

@@ -613,6 +613,34 @@ fn a_provider_that_a_sick_lower_one_keeps_is_told_at_once_and_names_it() {
     assert_eq!(stuck("Parallel", false), None);
 }
 
+/// The settles before the count was lowered may have been longer than the deadline.
+#[test]
+fn a_provider_pod_that_does_not_go_is_told_when_the_deadline_is_over_since_the_count_was_lowered() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+    with_node(&mut seen, 2, |n| n.unschedulable = true);
+    seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
+    report(&mut seen, DrainPhase::Emptying, Some("x"));
+    let mut pool = (*seen.pool).clone();
+    let status = pool.status.as_mut().unwrap();
+    status.drain.as_mut().unwrap().nodes[0].last_progress_time = Some(
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-5_000)),
+    );
+    seen.pool = Arc::new(pool.clone());
+    let lowered = plan_at(&seen, 2, now());
+    assert!(blockers(&lowered).is_empty());
+    let status = pool.status.as_mut().unwrap();
+    status.provider.as_mut().unwrap().retired = lowered.retired;
+    seen.pool = Arc::new(pool);
+    let before = plan_at(&seen, 2, after(599));
+    assert!(blockers(&before).is_empty() && before.wake_at == Some(after(600)));
+    let over = plan_at(&seen, 2, after(600));
+    let told = over.findings.iter().find_map(|f| match f {
+        Finding::Blocker(b) => Some((b.reason, b.message.contains("virtual-node-eci-2 does not go"))),
+        _ => None,
+    });
+    assert_eq!(told, Some((BlockerReason::StatefulSetStuck, true)));
+}
+
 #[test]
 fn a_pod_on_an_ordinal_that_never_was_is_reported_and_nothing_else() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 2);

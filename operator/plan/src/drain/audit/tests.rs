@@ -383,6 +383,32 @@ fn nodes() -> impl Strategy<Value = Vec<Draining>> {
     proptest::collection::vec(node, 1..8)
 }
 
+#[test]
+fn a_cancelled_drain_makes_room_before_a_node_that_went() {
+    let none = Witness::default();
+    let record = |uid: &str, started: i64, emptied: bool| {
+        let look = Look {
+            emptied_at: emptied.then(|| after(started + 9)),
+            ..look("n", uid, Vec::new(), &none, after(started))
+        };
+        look.over(None)
+    };
+    let mut trail = Trail::default();
+    for record in [record("gone", -1_000, true)]
+        .into_iter()
+        .chain((0..4).map(|n| record(&format!("cancelled-{n}"), -100 + n, false)))
+    {
+        trail.records.insert(record.key(), record);
+    }
+    let changes = trail.changes(vec![record("now", 0, false)], &[]);
+    let removed: Vec<&str> = changes
+        .iter()
+        .filter(|(_, v)| v.is_none())
+        .map(|(k, _)| k.as_str())
+        .collect();
+    assert_eq!(removed, ["n.cancelled-0.json"]);
+}
+
 /// A pod that stands for many: its name is as long as their records.
 fn large(node: usize, n: usize, padding: usize) -> BoundPod {
     pod(&format!("{node}-{n}-{}", "x".repeat(padding)))

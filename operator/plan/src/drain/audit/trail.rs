@@ -68,7 +68,12 @@ impl Trail {
             .iter()
             .filter(|(key, _)| !over.contains(key) && !now.iter().any(|(k, _)| k == *key))
             .collect();
-        past.sort_by(|(_, a), (_, b)| b.time().cmp(&a.time()).then_with(|| a.node.cmp(&b.node)));
+        // A drain that was cancelled removed nothing: it goes before any record of a node that did go.
+        let cancelled = |r: &NodeRecord| r.emptied_at.is_none() && r.abandoned_at.is_none();
+        past.sort_by(|(_, a), (_, b)| {
+            let newest = b.time().cmp(&a.time()).then_with(|| a.node.cmp(&b.node));
+            cancelled(a).cmp(&cancelled(b)).then(newest)
+        });
         let mut gone: Vec<String> = over.to_vec();
         gone.extend(
             now.split_off(now.len().min(NODES))

@@ -270,6 +270,37 @@ fn ignoring(seen: &mut Observed) {
 }
 
 #[test]
+fn a_daemonset_whose_pods_come_back_is_named_and_not_asked_again() {
+    let agent = BoundPod {
+        controller: Some(PodOwner {
+            kind: "DaemonSet".to_owned(),
+            name: "agent".to_owned(),
+            uid: "ds".to_owned(),
+        }),
+        ..pod("agent-x")
+    };
+    let mut seen = draining(json!({}), vec![agent, pod("web")]);
+    let set = ObjectKey {
+        namespace: "shop".to_owned(),
+        name: "agent".to_owned(),
+    };
+    let memory = seen.memory.entry(2).or_default();
+    memory.daemon_returns.insert(set.clone(), 1);
+    let once = plan_at(&seen, 2, now());
+    assert_eq!((offered(&once), blocked(&once)), (vec!["web", "agent-x"], vec![]));
+
+    let memory = seen.memory.entry(2).or_default();
+    memory.daemon_returns.insert(set, 2);
+    let named = (
+        BlockerReason::DaemonSetTargetsVirtualNode,
+        "shop/agent".to_owned(),
+        1,
+    );
+    let twice = plan_at(&seen, 2, now());
+    assert_eq!((offered(&twice), blocked(&twice)), (vec!["web"], vec![named]));
+}
+
+#[test]
 fn a_daemonset_pod_that_never_started_holds_nothing_only_where_that_is_asked_for() {
     let mut seen = draining(json!({}), vec![never_started("logs"), pod("web")]);
     assert_eq!(offered(&plan_at(&seen, 2, now())), ["web", "logs"]);

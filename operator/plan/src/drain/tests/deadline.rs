@@ -101,6 +101,56 @@ fn stalled(plan: &DrainPlan) -> bool {
     })
 }
 
+/// Past the deadline as before it: without end the DaemonSet would make a pod for each that is deleted.
+#[test]
+fn force_leaves_a_daemonset_alone_whose_pods_come_back() {
+    let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": "ForceDelete" }));
+    let daemon = BoundPod {
+        controller: Some(PodOwner {
+            kind: "DaemonSet".to_owned(),
+            name: "agent".to_owned(),
+            uid: "ds".to_owned(),
+        }),
+        ..pod("daemon")
+    };
+    bind(&mut seen, 2, vec![pod("a"), daemon]);
+    pass(&mut seen, 2, now());
+    pass(&mut seen, 2, after(300));
+    let set = ObjectKey {
+        namespace: "shop".to_owned(),
+        name: "agent".to_owned(),
+    };
+    let returned = |seen: &mut Observed, times: u32| {
+        let memory = seen.memory.get_mut(&2).unwrap();
+        memory.daemon_returns.insert(set.clone(), times);
+        memory.arrivals = times + 2;
+    };
+    returned(&mut seen, 1);
+    let force = pass(&mut seen, 2, after(360));
+    assert_eq!(forced(&force), [("a", Some(30)), ("daemon", Some(30))]);
+    returned(&mut seen, 2);
+    let force = pass(&mut seen, 2, after(370));
+    assert_eq!(forced(&force), [("a", Some(30))]);
+    let named = |f: &Finding| match f {
+        Finding::Blocker(b) => Some((b.reason, b.object.clone(), b.pods)),
+        _ => None,
+    };
+    let blockers: Vec<_> = force.findings.iter().filter_map(named).collect();
+    let expected = [
+        (
+            vnp_crds::BlockerReason::DaemonSetTargetsVirtualNode,
+            "shop/agent".to_owned(),
+            1,
+        ),
+        (
+            vnp_crds::BlockerReason::NewPodsKeepArriving,
+            "virtual-node-eci-2".to_owned(),
+            4,
+        ),
+    ];
+    assert!(expected.iter().all(|e| blockers.contains(e)), "{blockers:?}");
+}
+
 #[test]
 fn force_takes_every_pod_after_it_was_announced_and_stored() {
     let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": "ForceDelete" }));
