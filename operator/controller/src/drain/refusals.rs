@@ -79,6 +79,7 @@ mod tests {
             pod: key(name),
             uid: name.into(),
             budgets: vec![key("web")],
+            turn_of: None,
             force: None,
         }
     }

@@ -101,6 +101,7 @@ fn order(node: i32, pods: std::ops::Range<usize>, budgets: &[&str]) -> DrainOrde
                 pod: key(&format!("web-{n}")),
                 uid: format!("uid-{n}"),
                 budgets: budgets.iter().map(|b| key(b)).collect(),
+                turn_of: None,
                 force: None,
             })
             .collect(),

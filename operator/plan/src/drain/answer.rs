@@ -316,6 +316,7 @@ mod tests {
             pod: pod(),
             uid: "u-1".into(),
             budgets,
+            turn_of: None,
             force: None,
         }
     }

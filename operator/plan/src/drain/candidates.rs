@@ -199,12 +199,15 @@ impl Offer<'_> {
         } else {
             1 + u8::from(pod.daemon_set())
         };
+        let ordered = budgets.is_empty() && !pod.finished();
+        let turn_of = pod.stateful_set().filter(|_| ordered);
         self.pods.push((
             rank,
             EvictionCandidate {
                 pod: pod.key.clone(),
                 uid: pod.uid.clone(),
                 budgets,
+                turn_of: turn_of.map(|owner| owner.uid.clone()),
                 force: None,
             },
         ));

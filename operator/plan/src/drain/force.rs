@@ -75,6 +75,7 @@ pub(super) fn order(
                 pod: pod.key.clone(),
                 uid: pod.uid.clone(),
                 budgets: Vec::new(),
+                turn_of: None,
                 force: Some(grace(pod)),
             })
             .collect(),

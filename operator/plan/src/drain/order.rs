@@ -40,6 +40,8 @@ pub struct EvictionCandidate {
     pub uid: String,
     /// The budgets that cover it; none for a pod that has ended, for which the server asks no budget.
     pub budgets: Vec<ObjectKey>,
+    /// UID of its StatefulSet, whose pods leave one at a time because no budget covers them.
+    pub turn_of: Option<String>,
     /// The drain's deadline has passed: it is deleted past budgets, with this grace in seconds, and not evicted.
     pub force: Option<NonZeroU32>,
 }

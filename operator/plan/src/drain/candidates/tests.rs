@@ -200,7 +200,10 @@ fn pods_of_a_statefulset_leave_one_at_a_time_unless_a_budget_covers_them() {
         &[("db-0", ready), ("db-1", ready), ("db-2", ready)],
     );
     members(&mut seen, "kv", &[("kv-0", ready)]);
-    assert_eq!(offered(&plan_at(&seen, 2, now())), ["db-1", "kv-0", "web"]);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(offered(&plan), ["db-1", "kv-0", "web"]);
+    let turns: Vec<_> = plan.orders[0].pods.iter().map(|p| p.turn_of.as_deref()).collect();
+    assert_eq!(turns, [Some("uid-of-db"), Some("uid-of-kv"), None]);
 
     members(
         &mut seen,

@@ -10,6 +10,7 @@ mod jitter;
 mod next;
 mod outflow;
 mod pick;
+mod sets;
 mod turn;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use self::flow::Flow;
 use self::gate::{Gate, Verdict};
 use self::hold::{held_until, namespace_hold};
 use self::outflow::Outflow;
+use self::sets::LastTurns;
 use self::turn::Turns;
 use super::answer::Answer;
 use super::order::{DrainOrder, EvictionCandidate};
@@ -74,6 +76,7 @@ pub struct Throttle {
     /// In flight under each budget, pods of several budgets included.
     under: HashMap<ObjectKey, u32>,
     namespaces: HashMap<String, Timestamp>,
+    sets: LastTurns,
     turn: u32,
 }
 
@@ -137,6 +140,7 @@ impl Throttle {
             gates: HashMap::new(),
             under: HashMap::new(),
             namespaces: HashMap::new(),
+            sets: LastTurns::default(),
             turn: 0,
         }
     }
@@ -204,6 +208,7 @@ impl Throttle {
         let then = now.checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN);
         self.gates.retain(|_, gate| !gate.idle_since(then));
         self.namespaces.retain(|_, until| now < *until);
+        self.sets.forget_before(then);
         self.forget_pods(|_, asked| asked.at < then);
         self.pools.retain(|_, pool| {
             pool.used_at >= then || !pool.nodes.is_empty() || pool.leaving + pool.in_flight > 0
@@ -221,6 +226,7 @@ impl Throttle {
         }
         state.turns.took(&order.node);
         self.turns.took(pool);
+        self.sets.sent(pool, pod, now);
         if let Some(cap) = self.cap {
             self.cap_bucket.take(cap, now);
         }
@@ -295,6 +301,9 @@ impl Throttle {
         }
         if let Some(until) = namespace_hold(answer, &pod.pod.namespace, now) {
             self.namespaces.insert(pod.pod.namespace.clone(), until);
+        }
+        if !matches!(answer, Answer::Accepted | Answer::Unknown { .. }) {
+            self.sets.stays(pod);
         }
         asked.state = match answer {
             Answer::Accepted | Answer::Gone | Answer::OtherUid => State::Settled,

@@ -35,7 +35,7 @@ impl Throttle {
             return Next::Idle;
         }
         let full = state.window() >= order.limits.max_terminating;
-        let picked = self.pick(order, full, now);
+        let picked = self.pick(pool, order, full, now);
         let Some(state) = self.pools.get(pool) else {
             return Next::Idle;
         };

@@ -9,7 +9,7 @@ use crate::drain::order::{DrainLimits, DrainOrder, EvictionCandidate};
 
 impl Throttle {
     /// The pod that goes next. With a `full` window only one that counts in it already, which can free its place.
-    pub(super) fn pick(&self, order: &DrainOrder, full: bool, now: Timestamp) -> Pick {
+    pub(super) fn pick(&self, pool: &str, order: &DrainOrder, full: bool, now: Timestamp) -> Pick {
         let retry_first = self.turn % RETRY_TURN == RETRY_TURN - 1;
         let mut fresh = None;
         let mut again: Option<(Timestamp, usize)> = None;
@@ -35,6 +35,10 @@ impl Throttle {
                 .filter(|until| now < **until)
             {
                 pick.hold(Some(*until), LimitedBy::Nothing);
+                continue;
+            }
+            if let Some(until) = self.sets.held_until(pool, pod, now) {
+                pick.hold(Some(until), LimitedBy::Nothing);
                 continue;
             }
             let verdict = self.verdict(pod, &order.limits, now);

@@ -29,6 +29,7 @@ fn candidate(name: &str, budgets: &[&str]) -> EvictionCandidate {
         pod: key(name),
         uid: format!("uid-{name}"),
         budgets: budgets.iter().map(|b| key(b)).collect(),
+        turn_of: None,
         force: None,
     }
 }
@@ -92,6 +93,43 @@ fn waits_until(
         Next::Wait { until, limited_by } => until.map(|until| (until, limited_by)),
         _ => None,
     }
+}
+
+/// Each pool has seen that all members serve, and gives the turn to a pod of its own node.
+#[test]
+fn two_pools_share_the_turn_of_a_statefulset() {
+    let member = |name: &str| EvictionCandidate {
+        turn_of: Some("set-uid".into()),
+        ..candidate(name, &[])
+    };
+    let mut throttle = Throttle::new(None, at(0));
+    let one = order(vec![member("db-0")], vec![]);
+    let other = order(vec![member("db-1"), candidate("web", &[])], vec![]);
+    throttle.begin("one", &one, at(0));
+    throttle.begin("other", &other, at(0));
+    throttle.sent("one", &one, 0, at(0));
+    assert_eq!(
+        throttle.next("other", &other, at(1)),
+        Next::Evict(1),
+        "only db waits"
+    );
+    throttle.sent("other", &other, 1, at(1));
+    throttle.answered("uid-db-0", &Answer::Accepted, at(2));
+    throttle.answered("uid-web", &Answer::Accepted, at(2));
+    let waits = |until| Next::Wait {
+        until: Some(at(until)),
+        limited_by: LimitedBy::Nothing,
+    };
+    assert_eq!(throttle.next("other", &other, at(3)), waits(30_000));
+    assert_eq!(throttle.next("other", &other, at(30_000)), Next::Evict(0));
+
+    // The pool that had the turn goes by what it sees, and so does the other one when nothing came of it.
+    let next = order(vec![member("db-2")], vec![]);
+    throttle.begin("one", &next, at(4));
+    assert_eq!(throttle.next("one", &next, at(4)), Next::Evict(0));
+    throttle.sent("one", &next, 0, at(4));
+    throttle.answered("uid-db-2", &Answer::Gone, at(5));
+    assert_eq!(throttle.next("other", &other, at(6)), Next::Evict(0));
 }
 
 #[test]
