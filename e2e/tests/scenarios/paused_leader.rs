@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use vnp_e2e::audit::{AuditEvent, OPERATOR};
 use vnp_e2e::call_gate::{Call, CallGate, Fate};
 use vnp_e2e::operator::Operator;
-use vnp_e2e::scenario::{Scenario, eventually};
+use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
 use crate::fixture::{
     counts, emptied_before_shrink, fill, get, get_pool, get_workload, in_phase, misbehave, pool, quick_lease,
@@ -63,7 +63,7 @@ impl<'s, 'e> Relay<'s, 'e> {
     ///
     /// # Errors
     /// When anything else of the paused leader arrives as well, or it does not end. A task has one write on its way; only
-    /// evictions go side by side.
+    /// evictions and forced deletions go side by side.
     async fn pause_at(
         &mut self,
         kind: &str,
@@ -107,9 +107,9 @@ impl<'s, 'e> Relay<'s, 'e> {
         );
         let mut late = late()?;
         let arrived = late.remove(0);
-        let evictions = late.iter().all(is_eviction);
+        let moves = late.iter().all(moves_a_pod) && moves_a_pod(&arrived);
         ensure!(
-            late.is_empty() || evictions && is_eviction(&arrived) && late.len() < EVICTIONS_IN_FLIGHT,
+            late.is_empty() || moves && late.len() < EVICTIONS_IN_FLIGHT,
             "more than the {kind} arrived: {late:#?}"
         );
         tell(&format!("{kind}: answered {}", arrived.code));
@@ -134,8 +134,10 @@ fn late(s: &Scenario<'_>, user_agent: &str, since: Timestamp) -> Result<Vec<Audi
     Ok(writes)
 }
 
-fn is_eviction(event: &AuditEvent) -> bool {
-    event.is("pods", Some("eviction"))
+/// An eviction, or past the deadline a deletion, of a user's pod.
+fn moves_a_pod(event: &AuditEvent) -> bool {
+    let of_user = event.namespace.as_deref() != Some("kube-system");
+    event.is("pods", Some("eviction")) || event.is("pods", None) && event.verb == "delete" && of_user
 }
 
 fn to(call: &Call, method: &str, part: &str) -> bool {
@@ -156,6 +158,10 @@ fn uncordon(call: &Call) -> bool {
 
 fn eviction(call: &Call) -> bool {
     to(call, "POST", "/eviction")
+}
+
+fn forced(call: &Call) -> bool {
+    to(call, "DELETE", "/pods/") && !reap(call)
 }
 
 fn reap(call: &Call) -> bool {
@@ -276,6 +282,48 @@ async fn a_write_of_a_drain_that_was_taken_back_comes_too_late_to_harm() -> Resu
             .and_then(|body| body.pointer("/deleteOptions/preconditions/uid"));
         ensure!(meant.is_some(), "it names no UID: {arrived}");
         running(s, "a").await?;
+
+        // It arrives, past a budget: its time had come and everybody was told. It takes the pod that it means, with a grace.
+        // Those that were made since the drain was taken back are not meant.
+        s.apply(&manifests::budget(s.namespace(), "f", "f", 0)).await?;
+        fill(s, 1, 2, "f", 3).await?;
+        let old = running(s, "f").await?;
+        let by_force = async || {
+            let mut pool = pool(s, 1);
+            pool["spec"]["drain"]["onTimeout"] = json!("ForceDelete");
+            pool["spec"]["drain"]["timeoutSeconds"] = json!(5);
+            s.apply(&pool).await
+        };
+        let mut new = Vec::new();
+        let arrived = relay
+            .pause_at("forced deletion", forced, by_force, raise, async || {
+                at_rest(s, 2).await?;
+                new = running(s, "f").await?;
+                new.retain(|pod| !old.contains(pod));
+                Ok(())
+            })
+            .await?;
+        ensure!([200, 404].contains(&arrived.code), "{arrived}");
+        let options = arrived.request.clone().unwrap_or_default();
+        let meant = options["preconditions"]["uid"].as_str();
+        ensure!(
+            meant.is_some_and(|uid| old.iter().any(|(old, _)| old == uid)),
+            "it means no pod of the drain: {arrived}"
+        );
+        ensure!(
+            options["gracePeriodSeconds"].as_i64() > Some(0),
+            "it leaves no grace: {arrived}"
+        );
+        let now = running(s, "f").await?;
+        ensure!(
+            new.iter().all(|pod| now.contains(pod)),
+            "{new:?} was touched: {now:?}"
+        );
+        s.kubectl(&format!(
+            "delete poddisruptionbudget f --namespace {}",
+            s.namespace()
+        ))
+        .await?;
 
         // It arrives: a provider is started once more, which neither its pods nor their instances notice.
         let provider = async || -> Result<Value> {
