@@ -21,6 +21,7 @@ pub mod pace;
 mod removal;
 pub mod settle;
 pub(crate) mod stages;
+mod unavailable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

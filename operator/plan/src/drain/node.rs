@@ -5,6 +5,7 @@ use vnp_crds::{BlockerReason, DrainPhase, OnTimeout, Reap, Reason};
 
 use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health};
+use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, candidates, emptying, force, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
@@ -246,12 +247,13 @@ fn unhealthy(
 ) {
     plan.wake(scene.now + seconds(5));
     let restarting = entry.phase == DrainPhase::Reaping;
-    if restarting && let Some((lower, blocker)) = held_back(scene, ordinal, why) {
-        let message = format!(
-            "the StatefulSet is OrderedReady and {lower} is not Ready, so the provider of {} is not started again; repair {lower}",
-            entry.name
+    let held_back = restarting && why == Unhealthy::PodMissing;
+    if held_back && let Some(lower) = Unavailable::below(scene, ordinal) {
+        lower.block(
+            scene,
+            format!("the provider of {} is not started again", entry.name),
+            plan,
         );
-        plan.block(scene.blocker(BlockerReason::StatefulSetStuck, blocker, 0, message));
         return;
     }
     let patient = entry
@@ -272,23 +274,6 @@ fn unhealthy(
         entry.name
     );
     plan.block(scene.blocker(reason, entry.name.clone(), pods, message));
-}
-
-fn held_back(scene: &Scene<'_>, ordinal: Ordinal, why: Unhealthy) -> Option<(String, String)> {
-    if why != Unhealthy::PodMissing || !scene.workload.ordered_ready() {
-        return None;
-    }
-    sick_lower(scene, ordinal).map(|lower| (lower, scene.workload.name().to_owned()))
-}
-
-/// The lowest provider pod below the ordinal that is wanted from the StatefulSet and not Ready.
-pub(super) fn sick_lower(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
-    scene
-        .workload
-        .ordinals()
-        .take_while(|o| *o < ordinal)
-        .find(|o| scene.seen.provider_pods.get(o).is_none_or(|p| !p.ready))
-        .map(|o| scene.seen.node_name(o))
 }
 
 /// True when the cordon has been in effect for long enough: until then the scheduler may not have seen it.
@@ -347,20 +332,12 @@ fn reaped(
         plan.wake(scene.now + seconds(5));
         return false;
     }
-    if scene.workload.ordered_ready()
-        && let Some(lower) = sick_lower(scene, ordinal)
-    {
-        let message = format!(
-            "the StatefulSet is OrderedReady and {lower} is not Ready, so the provider of {} would not come back from the \
-             restart that removes forgotten instances; repair {lower}",
+    if let Some(lower) = Unavailable::below(scene, ordinal) {
+        let so = format!(
+            "the provider of {} would not come back from the restart that removes forgotten instances",
             entry.name
         );
-        plan.block(scene.blocker(
-            BlockerReason::StatefulSetStuck,
-            scene.workload.name().to_owned(),
-            0,
-            message,
-        ));
+        lower.block(scene, so, plan);
         return false;
     }
     let Some(live) = scene.seen.live.get(&ordinal) else {

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
-use super::{DrainPlan, Scene, cordon, node, seconds, signed};
+use super::unavailable::Unavailable;
+use super::{DrainPlan, Scene, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -102,24 +103,21 @@ fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainP
     let lowered = plan.retired.iter().find(|r| r.ordinal == ordinal);
     let since = lowered.map_or(scene.now, |r| r.time.0);
     let deadline = since + signed(scene.settings.progress_deadline);
-    let waits_for = scene
-        .workload
-        .ordered_ready()
-        .then(|| node::sick_lower(scene, ordinal))
-        .flatten();
-    let message = match waits_for {
-        Some(lower) => format!(
-            "the count is lowered, but the StatefulSet is OrderedReady and {lower} is not Ready, so the provider pod of \
-             {} is not taken away; repair {lower}",
+    if let Some(lower) = Unavailable::below(scene, ordinal) {
+        let so = format!(
+            "the provider pod of {} is not taken away although the count is lowered",
             node.name
-        ),
-        None if scene.now < deadline => return plan.wake(deadline),
-        None => format!(
-            "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
-            node.name,
-            scene.workload.namespace()
-        ),
-    };
+        );
+        return lower.block(scene, so, plan);
+    }
+    if scene.now < deadline {
+        return plan.wake(deadline);
+    }
+    let message = format!(
+        "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
+        node.name,
+        scene.workload.namespace()
+    );
     plan.block(scene.blocker(
         BlockerReason::StatefulSetStuck,
         scene.workload.name().to_owned(),

@@ -613,6 +613,39 @@ fn a_provider_that_a_sick_lower_one_keeps_is_told_at_once_and_names_it() {
     assert_eq!(stuck("Parallel", false), None);
 }
 
+#[test]
+fn a_lower_provider_that_is_ready_and_not_available_yet_is_named_until_it_is() {
+    let told = |policy: &str, ready_since: i64| {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        with_node(&mut seen, 2, |n| n.unschedulable = true);
+        seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
+        report(&mut seen, DrainPhase::Emptying, Some("x"));
+        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        raw["spec"]["podManagementPolicy"] = json!(policy);
+        raw["spec"]["minReadySeconds"] = json!(300);
+        seen.workload = Some(Arc::new(crate::observed::Workload::new(raw)));
+        Arc::make_mut(seen.provider_pods.get_mut(&1).unwrap()).ready_since = Some(after(ready_since));
+        let plan = plan_at(&seen, 2, now());
+        let told = plan.findings.into_iter().find_map(|f| match f {
+            Finding::Blocker(b) => Some((b.reason, b.message)),
+            _ => None,
+        });
+        (told, plan.wake_at)
+    };
+    let (said, wake_at) = told("OrderedReady", -299);
+    let (reason, message) = said.unwrap();
+    assert_eq!(
+        (reason, wake_at),
+        (BlockerReason::StatefulSetStuck, Some(after(1)))
+    );
+    assert!(
+        message.contains("virtual-node-eci-1 has not been Ready for its spec.minReadySeconds (300) yet"),
+        "{message}"
+    );
+    assert_eq!(told("OrderedReady", -300).0, None);
+    assert_eq!(told("Parallel", -1).0, None);
+}
+
 /// The settles before the count was lowered may have been longer than the deadline.
 #[test]
 fn a_provider_pod_that_does_not_go_is_told_when_the_deadline_is_over_since_the_count_was_lowered() {

@@ -132,6 +132,8 @@ pub struct ProviderPod {
     pub uid: String,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// When condition `Ready` changed last.
+    pub ready_since: Option<Timestamp>,
     /// Sum of the containers' restart counts.
     pub restarts: i32,
     /// Label `controller-revision-hash`.

@@ -135,8 +135,13 @@ impl Workload {
         self.int("/spec/updateStrategy/rollingUpdate/partition")
     }
 
-    /// `spec.podManagementPolicy` is OrderedReady, which is also the default: a lower ordinal that is not Ready holds
-    /// back the creation of a higher one.
+    /// `spec.minReadySeconds`: for so long a pod has to be Ready until it is available.
+    pub fn min_ready_seconds(&self) -> i32 {
+        self.int("/spec/minReadySeconds").unwrap_or_default()
+    }
+
+    /// `spec.podManagementPolicy` is OrderedReady, which is also the default: a lower ordinal that is not available holds
+    /// back the creation and the removal of a higher one.
     pub fn ordered_ready(&self) -> bool {
         self.text("/spec/podManagementPolicy") != "Parallel"
     }

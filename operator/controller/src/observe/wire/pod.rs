@@ -82,6 +82,7 @@ impl SlimPod {
             key: self.bound.key,
             uid: self.bound.uid,
             ready: self.ready,
+            ready_since: self.ready_since,
             restarts: self.restarts,
             created: self.bound.created,
             deleting: self.bound.deletion.is_some(),

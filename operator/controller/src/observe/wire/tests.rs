@@ -27,7 +27,8 @@ fn a_pod_is_read_as_instance_and_as_provider() {
         "spec": {"nodeName": "host-a", "containers": [{"name": "vk", "image": "vk:1", "env": [{"name": "A"}]}]},
         "status": {
             "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null}],
+            "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null,
+                            "lastTransitionTime": "2026-11-01T00:01:00Z"}],
             "containerStatuses": [{"name": "vk", "restartCount": 2, "ready": true}, {"name": "log", "restartCount": 1}],
         },
     }));
@@ -38,6 +39,8 @@ fn a_pod_is_read_as_instance_and_as_provider() {
     assert_eq!(pod.bound.controller.as_ref().unwrap().kind, "StatefulSet");
     let provider = pod.provider();
     assert!(provider.ready && provider.deleting);
+    let since = provider.ready_since.map(|t| t.to_string());
+    assert_eq!(since.as_deref(), Some("2026-11-01T00:01:00Z"));
     assert_eq!((provider.restarts, provider.revision.as_str()), (3, "r1"));
     assert_eq!(provider.owner_uids, ["1", "2"]);
     assert_eq!(
