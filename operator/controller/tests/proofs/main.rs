@@ -18,6 +18,7 @@ mod missed;
 mod operator;
 mod safety;
 mod scenarios;
+mod skew;
 mod specs;
 mod stale;
 mod world;
