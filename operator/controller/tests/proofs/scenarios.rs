@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use vnp_fake_api_server::{Call, Fault, Gate};
 
 use crate::bench::{Bench, OPERATORS, POOL, PROVIDER, run};
+use crate::cluster::text;
 use crate::operator::Running;
 use crate::safety::FOREIGN;
 
@@ -121,6 +122,37 @@ pub(crate) fn worth_disturbing(call: &Call) -> bool {
         && call.verb != "watch"
 }
 
+/// What a call is for: calls of one purpose differ in when they are made, and in the pod or event they are about.
+pub(crate) fn purpose(call: &Call) -> String {
+    let path = match call.about.namespace.as_str() {
+        "shop" if !call.about.name.is_empty() => call.path.replace(&call.about.name, "*"),
+        _ => call.path.clone(),
+    };
+    let asked = [
+        "fieldSelector",
+        "labelSelector",
+        "resourceVersion",
+        "fieldManager",
+    ]
+    .into_iter()
+    .filter_map(|name| call.param(name).map(|value| format!(" {name}={value}")));
+    let changed = match &call.body {
+        Value::Array(steps) => steps
+            .iter()
+            .filter(|step| step["op"] != "test")
+            .map(|step| format!(" {} {}", text(step, "/op"), text(step, "/path")))
+            .collect(),
+        Value::Object(parts) if call.verb == "patch" && call.about.subresource.is_empty() => parts
+            .iter()
+            .filter_map(|(part, inner)| Some((part, inner.as_object()?)))
+            .flat_map(|(part, inner)| inner.keys().map(move |key| format!(" {part}.{key}")))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let features: String = asked.chain(changed).collect();
+    format!("{} {path}{features}", call.verb)
+}
+
 /// The calls of an undisturbed run from the moment people act, and its end.
 pub(crate) fn golden(scenario: Scenario) -> (Vec<String>, BTreeMap<String, Value>) {
     run(|bench| async move {
@@ -129,9 +161,7 @@ pub(crate) fn golden(scenario: Scenario) -> (Vec<String>, BTreeMap<String, Value
         let log = calls.clone();
         let gate: Gate = Arc::new(move |call| {
             if worth_disturbing(call) {
-                log.lock()
-                    .expect("a list of calls")
-                    .push(format!("{} {}", call.verb, call.path));
+                log.lock().expect("a list of calls").push(purpose(call));
             }
             std::future::ready(Fault::Pass).boxed()
         });
