@@ -47,6 +47,8 @@ wire_enum! {
         DrainBlocked,
         /// A drain passed `drain.timeoutSeconds`.
         DrainTimedOut,
+        /// A template change was rolled back.
+        RolloutReverted,
         /// A wanted node is not Ready.
         NodesNotReady,
         /// A template change rolls through the providers.
@@ -77,8 +79,6 @@ wire_enum! {
         ZoneMismatch,
         /// A field is set that this version does not act on.
         NotSupportedYet,
-        /// A template change was rolled back.
-        RolloutReverted,
         /// Another field manager keeps setting a field back.
         FieldContested,
         /// `eci-profile` holds something that can't be parsed, and is left alone.
@@ -112,7 +112,7 @@ wire_enum! {
 
 impl Reason {
     /// Reasons of Ready, the first that applies wins.
-    pub const READY: [Self; 14] = [
+    pub const READY: [Self; 15] = [
         Self::Deleting,
         Self::Paused,
         Self::Conflict,
@@ -120,6 +120,7 @@ impl Reason {
         Self::ProviderUnavailable,
         Self::DrainBlocked,
         Self::DrainTimedOut,
+        Self::RolloutReverted,
         Self::NodesNotReady,
         Self::Updating,
         Self::Draining,

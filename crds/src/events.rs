@@ -25,6 +25,8 @@ wire_enum! {
         DrainTimedOut,
         /// Pods will be deleted in spite of their budgets.
         ForceAnnounced,
+        /// How many pods of a node were deleted in spite of their budgets.
+        ForceDeleted,
         /// Somebody else lowered the workload under running pods.
         ForeignScale,
         /// A pod landed on a node that was just removed.
@@ -39,6 +41,12 @@ wire_enum! {
         UnknownOrdinal,
         /// The configuration works but is probably not what was meant.
         ConfigWarning,
+        /// An older pool, or an object of somebody else, has what the pool asks for.
+        Conflict,
+        /// The spec is refused; the note starts with the reason of Accepted.
+        InvalidSpec,
+        /// `eci-profile` can't be parsed and is left alone.
+        ProfileUnreadable,
     }
 }
 
@@ -56,13 +64,17 @@ impl EventReason {
             Self::DrainBlocked
             | Self::DrainTimedOut
             | Self::ForceAnnounced
+            | Self::ForceDeleted
             | Self::ForeignScale
             | Self::RaceLost
             | Self::NodeAbandoned
             | Self::RolloutReverted
             | Self::CordonContested
             | Self::UnknownOrdinal
-            | Self::ConfigWarning => true,
+            | Self::ConfigWarning
+            | Self::Conflict
+            | Self::InvalidSpec
+            | Self::ProfileUnreadable => true,
         }
     }
 }
@@ -80,6 +92,6 @@ mod tests {
                 .count(),
             7
         );
-        assert_eq!(EventReason::ALL.len(), 17);
+        assert_eq!(EventReason::ALL.len(), 21);
     }
 }

@@ -58,6 +58,9 @@ pub const ADOPTED_VALUES_ANNOTATION: &str = "virtualnodes.dev/adopted-values";
 /// Hash of a template that was rolled back, on the workload: not tried again until the desired template differs.
 pub const REVERTED_ANNOTATION: &str = "virtualnodes.dev/reverted";
 
+/// Beside [`REVERTED_ANNOTATION`]: which provider did not get healthy with that template, and why, for people.
+pub const REVERTED_BECAUSE_ANNOTATION: &str = "virtualnodes.dev/reverted-because";
+
 /// Label on a pod that takes what room ordinary nodes have left, and virtual nodes for the rest: the pool whose rule says
 /// `mode: Prefer`. While it is on a pending pod, the operator adds the toleration once the scheduler finds no room.
 pub const OVERFLOW_LABEL: &str = "virtualnodes.dev/overflow";
@@ -112,6 +115,7 @@ mod tests {
             CORDON_TERM_ANNOTATION,
             ADOPTED_VALUES_ANNOTATION,
             REVERTED_ANNOTATION,
+            REVERTED_BECAUSE_ANNOTATION,
             OVERFLOW_LABEL,
             PLACED_BY_ANNOTATION,
             COMPUTE_ANNOTATION,

@@ -132,6 +132,8 @@ wire_enum! {
         Stage,
         /// A settle time runs.
         Settle,
+        /// What `blockers` names.
+        Blocker,
         /// Nothing.
         Nothing,
     }
@@ -141,7 +143,7 @@ wire_enum! {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainStatus {
-    /// Pods left and pods at the start, `2412/3000`.
+    /// Pods left and at the start, `2412/3000`; empty once the drain is given up.
     pub summary: String,
 
     /// Pods on the draining nodes when their drain began.
@@ -226,6 +228,10 @@ pub struct DrainingNode {
     /// When the forced deletion of its pods was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force_announced_time: Option<Time>,
+
+    /// From when on its pods are deleted past their budgets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force_delete_time: Option<Time>,
 
     /// UID of the provider pod that was deleted to reap forgotten instances.
     #[serde(skip_serializing_if = "Option::is_none")]

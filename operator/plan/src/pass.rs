@@ -243,6 +243,7 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
         registered: registered(seen),
         retired: drain.retired.clone(),
         pending_changes: Vec::new(),
+        pending_total: 0,
         draining: drain.nodes.clone(),
         limited_by: drain.limited_by,
         done_at: drain.done_at,

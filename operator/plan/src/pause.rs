@@ -13,7 +13,7 @@ const LINES: usize = 10;
 /// Takes out of the plan everything but the two writes that a pause must not hold: our fence comes off, so that no
 /// shrink can follow, and a workload that is gone already comes back, because its pods have nobody else.
 pub(crate) fn pause(seen: &Observed, mut plan: Plan) -> Plan {
-    plan.facts.pending_changes = pending(seen, &plan);
+    (plan.facts.pending_changes, plan.facts.pending_total) = pending(seen, &plan);
     for track in &mut plan.tracks {
         track.steps.retain(|s| allowed(seen, s));
     }
@@ -33,7 +33,7 @@ fn allowed(seen: &Observed, step: &Step) -> bool {
     }
 }
 
-fn pending(seen: &Observed, plan: &Plan) -> Vec<String> {
+fn pending(seen: &Observed, plan: &Plan) -> (Vec<String>, usize) {
     let going = plan
         .facts
         .draining
@@ -44,12 +44,13 @@ fn pending(seen: &Observed, plan: &Plan) -> Vec<String> {
     let profile = profile::pending_profile_changes(seen);
     let mut lines: Vec<String> = writes.chain(drains).chain(profile).collect();
     lines.dedup();
+    let total = lines.len();
     let more = lines.len().saturating_sub(LINES);
     if more > 0 {
         lines.truncate(LINES - 1);
         lines.push(format!("and {} more", more + 1));
     }
-    lines
+    (lines, total)
 }
 
 fn lines(step: &Step) -> Vec<String> {

@@ -76,6 +76,8 @@ pub struct Facts {
     pub retired: Vec<RetiredOrdinal>,
     /// What would be written if the pool were not paused.
     pub pending_changes: Vec<String>,
+    /// How many changes that are, those that have no line of their own included.
+    pub pending_total: usize,
     /// Nodes that drain.
     pub draining: Vec<NodeInDrain>,
     /// What limits the drain.
@@ -105,6 +107,8 @@ pub struct NodeInDrain {
     pub recordons: i32,
     /// When forced deletion was announced; no pod is deleted by force before that stands in the status.
     pub force_announced: Option<Timestamp>,
+    /// From when on pods are deleted by force, once that is announced.
+    pub force_at: Option<Timestamp>,
     /// UID of the provider pod that was restarted last to reap.
     pub reaped_provider_uid: Option<String>,
     /// Pods at the start, or more if more came.

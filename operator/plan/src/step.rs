@@ -26,6 +26,8 @@ pub enum Step {
     ApplyWorkload {
         /// The apply body, without `replicas`.
         body: Value,
+        /// What for: [`PatchPurpose::Configure`] or [`PatchPurpose::Revert`].
+        purpose: PatchPurpose,
         /// What it changes, for people: one line each.
         changes: Vec<String>,
     },

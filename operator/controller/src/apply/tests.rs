@@ -190,6 +190,7 @@ async fn a_workload_is_posted_applied_and_patched_as_planned() {
     assert_eq!(sent, body);
     let (method, uri, content_type, sent) = request(Step::ApplyWorkload {
         body: body.clone(),
+        purpose: PatchPurpose::Configure,
         changes: vec![],
     })
     .await;

@@ -91,7 +91,7 @@ struct Meta {
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<Annotations>,
-    finalizers: Option<Vec<IgnoredAny>>,
+    finalizers: Option<Vec<String>>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     owner_references: Option<Vec<OwnerReference>>,
@@ -134,6 +134,7 @@ struct Condition {
     type_: String,
     status: String,
     reason: Option<String>,
+    message: Option<String>,
     #[serde(rename = "lastHeartbeatTime")]
     last_heartbeat: Option<Time>,
     #[serde(rename = "lastTransitionTime")]

@@ -6,10 +6,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vnp_crds::{ConditionType, Reason, WebhookMode};
-use vnp_plan::finding::{ProfileState, SchedulingState, WebhookFault};
+use vnp_plan::finding::{ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
 use vnp_plan::webhook::WebhookState;
 
+use super::drain_words::draining;
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
@@ -39,7 +40,7 @@ fn said(type_: ConditionType, status: &'static str, reason: Reason, message: imp
 pub(super) fn conditions(pass: &Pass<'_>, situation: &Situation) -> Vec<Condition> {
     let applying = applying(pass, situation);
     let ready = ready(pass, &applying);
-    let stalled = stalled(situation);
+    let stalled = stalled(pass, situation);
     let is_paused = pass.observed.pool.is_paused();
     let working = ready.reason != Reason::Ready;
 
@@ -82,7 +83,8 @@ fn dated(pass: &Pass<'_>, said: Said) -> Condition {
     let previous = pass.previous().and_then(|status| status.condition(said.type_));
     let since = previous
         .filter(|c| c.status == said.status)
-        .map(|c| c.last_transition_time.clone());
+        // `kubectl` prints a time of the future as <invalid>: one that was written before a clock was set back is none.
+        .map(|c| api_time(c.last_transition_time.0.min(pass.now)));
     Condition {
         type_: said.type_.to_string(),
         status: said.status.to_owned(),
@@ -120,7 +122,7 @@ fn ready(pass: &Pass<'_>, applying: &Applying) -> Said {
 }
 
 /// The first reason for which a person must act, and all there is to say about it.
-fn stalled(situation: &Situation) -> Option<(Reason, String)> {
+fn stalled(pass: &Pass<'_>, situation: &Situation) -> Option<(Reason, String)> {
     if let Some(refusal) = situation.refusal() {
         return Some(refusal);
     }
@@ -128,7 +130,8 @@ fn stalled(situation: &Situation) -> Option<(Reason, String)> {
     if let Some(held) = situation.held()
         && held.stalled
     {
-        reasons.entry(held.reason()).or_insert_with(|| held.message());
+        let drain = draining(pass, situation).unwrap_or_else(|| held.message());
+        reasons.entry(held.reason()).or_insert(drain);
     }
     reasons.into_iter().next()
 }
@@ -174,13 +177,30 @@ fn accepted(situation: &Situation) -> Said {
 
 fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     let type_ = ConditionType::ProviderReady;
+    // A template that was taken back, or a field that is left to somebody else: not as specified, whatever is healthy.
+    let unlike = [Reason::RolloutReverted, Reason::FieldContested];
+    if let Some((reason, message)) = situation
+        .stalled
+        .iter()
+        .find(|(reason, _)| unlike.contains(reason))
+    {
+        return said(type_, "False", *reason, message.clone());
+    }
     let worst = situation
         .provider
         .iter()
         .map(|(state, message)| (provider_word(pass, *state), message))
         .min();
     if let Some((reason, message)) = worst {
-        return said(type_, "False", reason, message.clone());
+        // What is refused is not on its way.
+        return match situation.refusal() {
+            Some((exact, _)) if reason == Reason::Provisioning => {
+                let text =
+                    format!("{message}, and none is made while the spec is refused: see condition Accepted");
+                said(type_, "False", exact, text)
+            }
+            _ => said(type_, "False", reason, message.clone()),
+        };
     }
     let refused = pass
         .attempts
@@ -191,21 +211,35 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     if !refused.is_empty() {
         return said(type_, "False", Reason::Updating, refused);
     }
-    match pass.observed.held_workload() {
-        Some(workload) => {
-            let text = format!(
-                "{}/{} is as specified and healthy",
-                workload.namespace(),
-                workload.name()
-            );
-            said(type_, "True", Reason::ProviderHealthy, text)
-        }
-        None => said(
+    let Some(workload) = pass.observed.held_workload() else {
+        return said(
             type_,
             "Unknown",
             Reason::Unknown,
             "there is no workload that belongs to this pool",
-        ),
+        );
+    };
+    let (name, count) = (
+        format!("{}/{}", workload.namespace(), workload.name()),
+        workload.replicas(),
+    );
+    match pass.plan.facts.target {
+        Some(target) if count < target => {
+            let text = format!("{name} has {count} of {target} replicas");
+            said(
+                type_,
+                "False",
+                provider_word(pass, ProviderState::ScalingUp),
+                text,
+            )
+        }
+        _ => {
+            let ready = workload.ready_replicas();
+            let text = format!(
+                "{name} is as specified, the providers that are wanted are healthy, {ready} of {count} are Ready"
+            );
+            said(type_, "True", Reason::ProviderHealthy, text)
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod attempts;
 mod blockage;
 mod conditions;
+mod drain_words;
 mod quiet;
 mod ready;
 mod seconds;
@@ -39,7 +40,7 @@ use attempts::Attempts;
 use quiet::{Verdict, verdict};
 use situation::{Pass, Standstill};
 use status::Report;
-use told::Told;
+use told::{News, Told};
 use write::{Writer, Written};
 
 use crate::apply::Outcome;
@@ -131,10 +132,7 @@ impl Reporter {
             )
         });
         let verdict = verdict(pass.previous(), &report.status, last_write, now);
-        let ((), wake_at) = futures::join!(
-            self.tell(observed, notes, now),
-            self.write(&pass, &report, verdict)
-        );
+        let ((), wake_at) = futures::join!(self.tell(observed, notes), self.write(&pass, &report, verdict));
         Ok(wake_at?.into_iter().chain(report.wake_at).min())
     }
 
@@ -170,7 +168,7 @@ impl Reporter {
                         .told
                         .changes(transitions::between(pass, &report.status), pass.now)
                 });
-                self.tell(observed, notes, pass.now).await;
+                self.tell(observed, notes).await;
                 Ok(None)
             }
             Written::Moved => Ok(Some(after(pass.now, BEHIND))),
@@ -181,17 +179,12 @@ impl Reporter {
         }
     }
 
-    async fn tell(&self, observed: &Observed, notes: Vec<EventNote>, now: Timestamp) {
-        let told = join_all(
-            notes
-                .iter()
-                .map(|note| self.writer.event(&observed.pool, note, now)),
-        )
-        .await;
-        for (note, told) in notes.into_iter().zip(told) {
+    async fn tell(&self, observed: &Observed, all: Vec<News>) {
+        let told = join_all(all.iter().map(|news| self.writer.event(&observed.pool, news))).await;
+        for (news, told) in all.into_iter().zip(told) {
             self.metrics.wrote("event", if told { "ok" } else { "failed" });
             if !told {
-                self.with(observed.pool_uid(), |memory| memory.told.failed(note, now));
+                self.with(observed.pool_uid(), |memory| memory.told.failed(news));
             }
         }
     }

@@ -58,6 +58,17 @@ fn with_numbers_of(next: &VirtualNodePoolStatus, shown: &VirtualNodePoolStatus) 
     let mut next = next.clone();
     next.pods = shown.pods;
     next.pods_outdated = shown.pods_outdated;
+    if next.drain.is_some() && shown.drain.is_some() {
+        // The pods left are told in Ready as well.
+        for condition in &mut next.conditions {
+            let known = shown.conditions.iter().find(|k| k.type_ == condition.type_);
+            if let Some(known) =
+                known.filter(|k| numbers_aside(&k.message) == numbers_aside(&condition.message))
+            {
+                condition.message.clone_from(&known.message);
+            }
+        }
+    }
     if let (Some(next), Some(shown)) = (&mut next.drain, &shown.drain) {
         next.summary.clone_from(&shown.summary);
         next.pods_total = shown.pods_total;
@@ -75,6 +86,19 @@ fn with_numbers_of(next: &VirtualNodePoolStatus, shown: &VirtualNodePoolStatus) 
         }
     }
     next
+}
+
+/// A text with each number replaced by one sign.
+fn numbers_aside(text: &str) -> String {
+    let mut aside = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !c.is_ascii_digit() {
+            aside.push(c);
+        } else if !aside.ends_with('0') {
+            aside.push('0');
+        }
+    }
+    aside
 }
 
 fn moved(shown: Option<i32>, next: Option<i32>) -> bool {
@@ -167,6 +191,30 @@ mod tests {
             Verdict::Later(at(5))
         );
         assert_eq!(verdict(Some(&shown), &next, Some(at(0)), at(5)), Verdict::Write);
+    }
+
+    #[test]
+    fn the_pods_left_in_ready_wait_with_the_others_and_other_words_do_not() {
+        let saying = |remaining: i32, text: String| {
+            let ready = json!([{ "type": "Ready", "status": "False", "reason": "Draining", "message": text,
+                                 "lastTransitionTime": at(0).to_string() }]);
+            VirtualNodePoolStatus {
+                conditions: serde_json::from_value(ready).unwrap(),
+                ..draining(remaining, "Evicting")
+            }
+        };
+        let shown = saying(300, "draining vn-2 (Evicting, 300 of 300 pods left)".to_owned());
+        let next = saying(99, "draining vn-2 (Evicting, 99 of 300 pods left)".to_owned());
+        assert_eq!(
+            verdict(Some(&shown), &next, Some(at(0)), at(1)),
+            Verdict::Later(at(5))
+        );
+        assert_eq!(verdict(Some(&shown), &next, Some(at(0)), at(5)), Verdict::Write);
+        let held = saying(
+            99,
+            "draining vn-2 (Evicting, 99 of 300 pods left); 2 pods are held".to_owned(),
+        );
+        assert_eq!(verdict(Some(&shown), &held, Some(at(0)), at(1)), Verdict::Write);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use vnp_crds::{ConditionType, DeletionPolicy, DrainPhase, Reason};
+use jiff::Timestamp;
+use vnp_crds::{ConditionType, DeletionPolicy, Reason};
 use vnp_plan::finding::{ProviderState, SchedulingState};
 use vnp_plan::plan::TrackKind;
 
 use super::blockage::Blockage;
+use super::drain_words::draining;
 use super::situation::{Pass, Situation};
-use super::wording::{list, sentences};
+use super::wording::sentences;
 
 /// Everything that applies, by reason. [`Reason`] sorts by precedence, so the first one is the one to show; empty means
 /// that this generation is realised.
@@ -29,21 +31,31 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     for (reason, message) in &situation.stalled {
         say(word(*reason), message.clone());
     }
-    if let Blockage::Held(held) = &situation.blockage {
-        say(held.reason(), held.message());
+    if let Some(message) = draining(pass, situation) {
+        match &situation.blockage {
+            Blockage::Held(held) => say(held.reason(), message),
+            Blockage::None => say(Reason::Draining, message),
+        }
     }
     let facts = &pass.plan.facts;
     for (state, message) in &situation.provider {
-        say(provider_word(pass, *state), message.clone());
-    }
-    if let Some(message) = draining(pass, situation) {
-        say(Reason::Draining, message);
+        say(
+            provider_word(pass, *state),
+            coming_up(pass, situation, *state, message),
+        );
     }
     if facts.target.is_some_and(|target| facts.nodes < target) {
         let counts = format!(
-            "{} of {} virtual nodes are registered",
+            "{} of {} virtual nodes are registered; look at the provider pods in namespace {} if it lasts",
             facts.nodes,
-            facts.target.unwrap_or_default()
+            facts.target.unwrap_or_default(),
+            pass.observed
+                .pool
+                .spec
+                .provider
+                .namespace
+                .as_deref()
+                .unwrap_or_default()
         );
         say(provider_word(pass, ProviderState::ScalingUp), counts);
     }
@@ -80,12 +92,40 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
 /// The word of Ready for an exact reason of Stalled.
 fn word(stalled: Reason) -> Reason {
     match stalled {
-        Reason::RolloutReverted | Reason::FieldContested => Reason::Updating,
+        Reason::FieldContested => Reason::Updating,
         Reason::ProfileUnreadable => Reason::ConfigNotSynced,
         Reason::Conflict => Reason::Conflict,
         other if Reason::NOT_ACCEPTED.contains(&other) => Reason::InvalidSpec,
         other => other,
     }
+}
+
+/// What is the matter with providers, with where to look and until when that counts as coming up. A roll says it itself.
+fn coming_up(pass: &Pass<'_>, situation: &Situation, state: ProviderState, message: &str) -> String {
+    let Some(stand) = situation
+        .standstill
+        .as_ref()
+        .filter(|_| state != ProviderState::Updating)
+    else {
+        return message.to_owned();
+    };
+    let namespace = pass
+        .observed
+        .pool
+        .spec
+        .provider
+        .namespace
+        .as_deref()
+        .unwrap_or_default();
+    let mut text = format!("{message}; look at the provider pods in namespace {namespace}");
+    let deadline = stand
+        .since
+        .checked_add(pass.progress_deadline())
+        .unwrap_or(Timestamp::MAX);
+    if pass.now < deadline {
+        text.push_str(&format!("; Stalled at {deadline} if nothing moves"));
+    }
+    text
 }
 
 /// The word for a provider that is not as it should be. A pool provisions until it was Ready once; afterwards the
@@ -112,47 +152,20 @@ fn provisioning(pass: &Pass<'_>) -> bool {
     ready.status == "False" && status.conditions.iter().all(|c| c.last_transition_time >= *since)
 }
 
-fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String> {
-    let facts = &pass.plan.facts;
-    let going = facts.draining.iter().filter(|n| n.phase != DrainPhase::Aborted);
-    let going = list(going.map(|n| match n.force_announced {
-        None => format!("{} ({})", n.name, n.phase),
-        Some(_) => format!("{} ({}, forced deletion announced)", n.name, n.phase),
-    }));
-    let held = list(
-        situation
-            .blockers
-            .iter()
-            .map(|k| format!("{} {}", k.blocker.reason, k.blocker.object)),
-    );
-    if !going.is_empty() {
-        let mut message = format!("draining {going}");
-        if !held.is_empty() {
-            message.push_str(&format!("; in the way: {held}"));
-        } else if let Some(done) = situation.done_at {
-            message.push_str(&format!("; done by {done} if nothing holds it up"));
-        }
-        Some(message)
-    } else if !held.is_empty() {
-        Some(format!("the drain has not begun; in the way: {held}"))
-    } else {
-        let target = facts.target.filter(|target| facts.nodes > *target)?;
-        Some(format!(
-            "{} virtual nodes, {target} wanted: the rest is to be drained",
-            facts.nodes
-        ))
-    }
-}
-
 /// What a deleted pool waits for.
 pub(super) fn deleting(pass: &Pass<'_>, applying: &Applying, paused: bool) -> String {
     if paused {
-        return "the pool is deleted but paused, so nothing is done and its finalizer stays; unpause it"
-            .to_owned();
+        return format!(
+            "the pool is deleted but paused, so nothing is done and its finalizer stays; {} to go on",
+            unpause(pass)
+        );
     }
     let policy = pass.observed.pool.spec.deletion_policy();
     let what = match policy {
-        DeletionPolicy::Drain => "all nodes are drained, then what was made for the pool is removed",
+        DeletionPolicy::Drain => {
+            "all nodes are drained, then what was made for the pool is removed; set spec.deletionPolicy: Retain to let the \
+             nodes go as they are"
+        }
         DeletionPolicy::Retain => "nodes and pods stay, what was taken over is given back",
     };
     match applying.first_key_value() {
@@ -169,11 +182,25 @@ pub(super) fn paused_by(pass: &Pass<'_>) -> String {
     }
 }
 
+fn unpause(pass: &Pass<'_>) -> String {
+    match pass.observed.pool.spec.paused {
+        true => "set spec.paused: false".to_owned(),
+        false => format!("remove annotation {}", vnp_crds::PAUSED_ANNOTATION),
+    }
+}
+
 /// What a paused pool says: by what it is paused, and what waits.
 pub(super) fn paused(pass: &Pass<'_>, applying: &Applying) -> String {
     let by = paused_by(pass);
-    if !pass.plan.facts.pending_changes.is_empty() {
-        return format!("{by}; status.pendingChanges lists what would be written");
+    let facts = &pass.plan.facts;
+    let changes = match facts.pending_total.max(facts.pending_changes.len()) {
+        0 => None,
+        1 => Some("1 change".to_owned()),
+        more => Some(format!("{more} changes")),
+    };
+    if let Some(changes) = changes {
+        let unpause = unpause(pass);
+        return format!("{by}; {unpause} to write {changes}, which status.pendingChanges lists");
     }
     match applying.first_key_value() {
         Some((reason, message)) => format!("{by}; {reason}: {message}"),

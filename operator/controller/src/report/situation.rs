@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use vnp_crds::{ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
+use vnp_crds::{Blocker, ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
 use vnp_plan::drain::estimate::told;
 use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::observed::Observed;
@@ -11,6 +11,7 @@ use vnp_plan::plan::Plan;
 
 use super::attempts::Attempts;
 use super::blockage::{Blockage, Held, Known, blockers, judge};
+use super::drain_words::next_deadline;
 use super::seconds::whole;
 use super::wording::{in_order, list, sentences};
 
@@ -54,7 +55,7 @@ impl<'a> Pass<'a> {
     }
 
     /// `spec.drain.progressDeadlineSeconds`.
-    fn progress_deadline(&self) -> SignedDuration {
+    pub(super) fn progress_deadline(&self) -> SignedDuration {
         SignedDuration::try_from(self.observed.pool.spec.drain().progress_deadline)
             .unwrap_or(SignedDuration::MAX)
     }
@@ -81,6 +82,8 @@ pub(super) struct Situation {
     pub(super) blockage: Blockage,
     /// Blockers for the status.
     pub(super) blockers: Vec<Known>,
+    /// When all drains were given up: what held them last.
+    pub(super) last_blockers: Vec<Blocker>,
     /// To be remembered for the next pass.
     pub(super) standstill: Option<Standstill>,
     /// When time alone changes something of this.
@@ -113,6 +116,9 @@ impl Situation {
             &mut wake,
         );
 
+        // What happens at a deadline is told before it comes, and not afterwards.
+        let deadline = next_deadline(pass, &pass.plan.facts.draining);
+        deadline.into_iter().for_each(&mut wake);
         let provider = joined(texts.provider);
         let mut stalled = joined(texts.stalled);
         let aborted = pass
@@ -121,13 +127,21 @@ impl Situation {
             .draining
             .iter()
             .filter(|n| n.phase == DrainPhase::Aborted);
-        let aborted = list(aborted.map(|n| n.name.as_str()));
+        let aborted =
+            list(aborted.map(|n| format!("{} ({} of {} pods left)", n.name, n.pods_remaining, n.pods_total)));
+        let last_blockers = last_blockers(pass, &blockers);
         if !aborted.is_empty() {
-            let text = format!(
-                "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort): the \
-                 node takes pods again; raise timeoutSeconds or set another onTimeout to try again, or raise spec.replicas \
-                 to keep the node"
+            let mut text = format!(
+                "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort), our \
+                 cordon is off; raise timeoutSeconds or set another onTimeout to try again, or raise spec.replicas to keep \
+                 the node; until then nothing is tried again"
             );
+            if !last_blockers.is_empty() {
+                let held = last_blockers
+                    .iter()
+                    .map(|b| format!("{} {}: {}", b.reason, b.object, b.message));
+                text.push_str(&format!("; it was held by {}", in_order(held)));
+            }
             stalled.entry(Reason::DrainTimedOut).or_insert(text);
         }
         // One reason says both: that the deadline has passed, and what is in the way.
@@ -163,6 +177,7 @@ impl Situation {
             done_at: pass.done_at(),
             blockage,
             blockers,
+            last_blockers,
             standstill,
             wake_at,
         }
@@ -240,6 +255,17 @@ impl Texts {
     }
 }
 
+/// The blockers that the status shows, when nothing is drained any more but what was given up: nobody looks for new ones.
+fn last_blockers(pass: &Pass<'_>, now: &[Known]) -> Vec<Blocker> {
+    let mut nodes = pass.plan.facts.draining.iter();
+    let given_up = nodes.len() > 0 && nodes.all(|n| n.phase == DrainPhase::Aborted);
+    let shown = pass.previous().and_then(|status| status.drain.as_ref());
+    match shown.filter(|_| given_up && now.is_empty()) {
+        Some(drain) => drain.blockers.clone(),
+        None => Vec::new(),
+    }
+}
+
 /// Another leader knows nothing of the webhook before it has tried it: until then what the one before found still holds.
 fn webhook(pass: &Pass<'_>, mut faults: BTreeMap<WebhookFault, String>) -> BTreeMap<WebhookFault, String> {
     let known = pass
@@ -258,6 +284,18 @@ fn joined<K: Ord>(texts: BTreeMap<K, BTreeSet<String>>) -> BTreeMap<K, String> {
         .collect()
 }
 
+/// The same but for counts: the scheduler says on how many nodes a pod does not fit, and those come and go.
+fn same(one: &str, other: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let counts = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+        text.split_whitespace()
+            .filter(|w| !counts(w))
+            .map(str::to_owned)
+            .collect()
+    };
+    one == other || words(one) == words(other)
+}
+
 /// Providers that neither come up nor change: as long as the plan says the same about them, nothing moves. A roll is not
 /// meant, it has its own deadline.
 fn standstill(pass: &Pass<'_>, provider: &BTreeMap<ProviderState, String>) -> Option<Standstill> {
@@ -274,14 +312,17 @@ fn standstill(pass: &Pass<'_>, provider: &BTreeMap<ProviderState, String>) -> Op
     if message.is_empty() {
         return None;
     }
-    if let Some(known) = pass.standstill.filter(|known| known.message == message) {
-        return Some(known.clone());
+    if let Some(known) = pass.standstill.filter(|known| same(&known.message, &message)) {
+        return Some(Standstill {
+            message,
+            since: known.since,
+        });
     }
     let told = pass
         .previous()
         .and_then(|status| status.condition(ConditionType::Stalled));
     let since = told
-        .filter(|c| c.reason == Reason::ProviderUnavailable.as_str() && c.message == message)
+        .filter(|c| c.reason == Reason::ProviderUnavailable.as_str() && same(&c.message, &message))
         .map(|c| {
             c.last_transition_time
                 .0

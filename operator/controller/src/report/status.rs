@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use vnp_crds::{
-    Blocker, DrainStatus, DrainingNode, LimitedBy, ProviderStatus, ProviderType, VirtualNodePoolStatus,
-    env_key,
+    Blocker, BlockerReason, DrainPhase, DrainStatus, DrainingNode, LimitedBy, ProviderStatus, ProviderType,
+    VirtualNodePoolStatus, env_key,
 };
 use vnp_plan::observed::{Observed, Workload};
 
@@ -136,12 +136,18 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
     // spec.drain.maxConcurrentNodes is at most that and a node that is kept keeps those below it.
     nodes.truncate(LISTED);
     Some(DrainStatus {
-        summary: format!("{remaining}/{total}"),
+        // PODS-LEFT is about a drain that goes on.
+        summary: if facts.draining.iter().any(|n| n.phase != DrainPhase::Aborted) || facts.draining.is_empty()
+        {
+            format!("{remaining}/{total}")
+        } else {
+            String::new()
+        },
         pods_total: total,
         pods_remaining: remaining,
         pods_terminating: sum(|n| n.pods_terminating),
         pods_blocked: sum(|n| n.pods_blocked),
-        limited_by: facts.limited_by.unwrap_or(LimitedBy::Nothing),
+        limited_by: limited_by(facts.limited_by, situation),
         nodes,
         blockers: situation
             .blockers
@@ -154,8 +160,33 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
                 since: api_time(known.since),
                 message: in_order([known.blocker.message.as_str()]),
             })
+            .chain(situation.last_blockers.iter().cloned())
             .collect(),
     })
+}
+
+/// What sets the speed: not nothing, and no settle, where something holds the pods.
+fn limited_by(planned: Option<LimitedBy>, situation: &Situation) -> LimitedBy {
+    let held = matches!(situation.blockage, Blockage::Held(_));
+    match planned.unwrap_or(LimitedBy::Nothing) {
+        LimitedBy::Nothing if !situation.blockers.is_empty() => by_blockers(situation),
+        LimitedBy::Settle if held => by_blockers(situation),
+        planned => planned,
+    }
+}
+
+fn by_blockers(situation: &Situation) -> LimitedBy {
+    let budget = |reason| {
+        matches!(
+            reason,
+            BlockerReason::BlockedByBudget | BlockerReason::MultipleBudgets
+        )
+    };
+    if situation.blockers.iter().all(|k| budget(k.blocker.reason)) {
+        LimitedBy::Budget
+    } else {
+        LimitedBy::Blocker
+    }
 }
 
 fn node(facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
@@ -169,6 +200,7 @@ fn node(facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {
         empty_since: facts.empty_since.map(api_time),
         recordons: facts.recordons,
         force_announced_time: facts.force_announced.map(api_time),
+        force_delete_time: facts.force_at.map(api_time),
         reaped_provider_uid: facts.reaped_provider_uid.clone(),
         pods_total: facts.pods_total,
         pods_remaining: facts.pods_remaining,

@@ -123,6 +123,7 @@ pub(crate) fn in_drain(ordinal: i32, progress: i64) -> NodeInDrain {
         empty_since: None,
         recordons: 0,
         force_announced: None,
+        force_at: None,
         reaped_provider_uid: None,
         pods_total: 300,
         pods_remaining: 140,

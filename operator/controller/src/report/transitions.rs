@@ -10,7 +10,8 @@
 //! * **A write that was refused**: ConfigWarning, for the audit trail, which no condition speaks of.
 //! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`), DrainCancelled (an entry went and its
 //!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
-//!   Node), DrainTimedOut (Stalled says so now). They are told after that status was written, so a restart in between
+//!   Node), DrainTimedOut (Stalled says so now), Conflict, InvalidSpec and ProfileUnreadable (a condition is False with
+//!   that reason now), ForceDeleted (with Drained, when pods were deleted by force). They are told after that status was written, so a restart in between
 //!   does not repeat them.
 //!
 //! DrainBlocked is told for each blocker while it holds the drain; [`super::told`] makes one event of that. A reason that
@@ -21,7 +22,9 @@ use std::collections::BTreeSet;
 use vnp_crds::{
     BlockerReason, ConditionType, DrainingNode, EventReason, Reason, RetiredOrdinal, VirtualNodePoolStatus,
 };
+use vnp_plan::drain::audit::AUDIT_PREFIX;
 use vnp_plan::finding::{Blocker, EventNote, Finding};
+use vnp_plan::observed::Ordinal;
 use vnp_plan::plan::TrackKind;
 use vnp_plan::step::{PatchPurpose, Step};
 
@@ -85,7 +88,10 @@ fn is_true(reason: EventReason, done: &[&Step]) -> bool {
     };
     match reason {
         EventReason::ScalingUp => patched(PatchPurpose::ScaleUp),
-        EventReason::RolloutReverted => patched(PatchPurpose::Revert),
+        EventReason::RolloutReverted => {
+            let applied = |s: &&Step| matches!(s, Step::ApplyWorkload { purpose, .. } if *purpose == PatchPurpose::Revert);
+            patched(PatchPurpose::Revert) || done.iter().any(applied)
+        }
         EventReason::ProviderRestarted => done.iter().any(|s| matches!(s, Step::DeleteProviderPod { .. })),
         EventReason::WorkloadRestored => done.iter().any(|s| matches!(s, Step::DropCopy { .. })),
         _ => true,
@@ -128,19 +134,20 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
             .iter()
             .any(|r| r.ordinal == node.ordinal && r.time >= node.started_at);
         let there = pass.observed.nodes.contains_key(&node.ordinal);
-        match (retired, there) {
-            (true, false) => {
+        match (retired, there, wanted(pass, node.ordinal)) {
+            (true, false, _) => {
                 all.insert(removed(&node.name, node.uid.as_deref()));
             }
-            (false, true) => {
+            (false, true, Some(target)) => {
                 let text = format!(
-                    "{} stays: its drain ended with {} pods on it",
+                    "{} stays, {target} nodes are wanted: its drain ended with {} pods on it",
                     node.name, node.pods_remaining
                 );
                 all.insert(note(EventReason::DrainCancelled, drain_key(node), text));
             }
-            // Taken away while its Node waits to be deleted, or gone without ever having been up.
-            (true, true) | (false, false) => {}
+            // Taken away while its Node waits to be deleted, gone without ever having been up, or not drained just now
+            // though nobody wants it.
+            (true, true, _) | (false, false, _) | (false, true, None) => {}
         }
     }
     let known = previous.map(retired).unwrap_or_default();
@@ -150,19 +157,84 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     {
         let name = pass.observed.node_name(entry.ordinal);
         let text = format!("{name} holds no pod any more and its provider is taken away");
-        all.insert(note(
-            EventReason::Drained,
-            format!("{name} {}", entry.time.0),
-            text,
-        ));
+        let subject = format!("{name} {}", entry.time.0);
+        let drain = before.iter().find(|n| n.ordinal == entry.ordinal);
+        let forced = drain.and_then(|drain| forced(pass, drain));
+        all.extend(forced.map(|text| note(EventReason::ForceDeleted, subject.clone(), text)));
+        all.insert(note(EventReason::Drained, subject, text));
     }
     if let Some(message) = timed_out(next)
         && previous.and_then(timed_out).is_none()
     {
-        all.insert(note(EventReason::DrainTimedOut, "DrainTimedOut", message));
+        // Each drain may time out once.
+        let drains: Vec<String> = after.iter().map(drain_key).collect();
+        let subject = format!("DrainTimedOut {}", drains.join(", "));
+        all.insert(note(EventReason::DrainTimedOut, subject, message));
     }
+    all.extend(refusals(previous, next));
     all.retain(|n| !planned.iter().any(|p| p.reason == n.reason));
     all
+}
+
+/// What forced deletion did to the pods of a node that is empty now.
+fn forced(pass: &Pass<'_>, drain: &DrainingNode) -> Option<String> {
+    let since = drain.force_delete_time.as_ref()?.0;
+    let trail = pass.observed.audit.as_ref();
+    let uid = drain.uid.as_deref().unwrap_or_default();
+    let deleted = trail.and_then(|t| t.deleted_since(&drain.name, uid, drain.started_at.0, since));
+    let record = format!("see ConfigMap {AUDIT_PREFIX}{}", pass.observed.pool_name());
+    let why = format!("spec.drain.onTimeout is ForceDelete and its deadline was {since}");
+    match deleted {
+        Some(0) => None,
+        Some(pods) => Some(format!(
+            "{pods} pods of {} were deleted past their budgets: {why}; {record}",
+            drain.name
+        )),
+        None => Some(format!(
+            "pods of {} may have been deleted past their budgets, how many was not recorded: {why}; {record}",
+            drain.name
+        )),
+    }
+}
+
+/// The target, when the ordinal is below it.
+fn wanted(pass: &Pass<'_>, ordinal: Ordinal) -> Option<i32> {
+    let first = pass.observed.held_workload().map_or(0, |w| w.start_ordinal());
+    pass.plan
+        .facts
+        .target
+        .filter(|target| ordinal < first.saturating_add(*target))
+}
+
+/// What the pool asks for and does not get, when that is said for another reason than before.
+fn refusals(
+    previous: Option<&VirtualNodePoolStatus>,
+    next: &VirtualNodePoolStatus,
+) -> impl Iterator<Item = EventNote> {
+    let asked = [
+        ConditionType::Accepted,
+        ConditionType::ProfileSynced,
+        ConditionType::WebhookReady,
+        ConditionType::SchedulingReady,
+    ];
+    asked.into_iter().filter_map(move |type_| {
+        let said = next.condition(type_).filter(|c| c.status == "False")?;
+        let before = previous.and_then(|status| status.condition(type_));
+        if before.is_some_and(|c| c.status == said.status && c.reason == said.reason) {
+            return None;
+        }
+        let reason = match said.reason.as_str() {
+            exact if exact == Reason::Conflict.as_str() => EventReason::Conflict,
+            exact if exact == Reason::ProfileUnreadable.as_str() => EventReason::ProfileUnreadable,
+            _ if type_ == ConditionType::Accepted => EventReason::InvalidSpec,
+            _ => return None,
+        };
+        let text = match reason {
+            EventReason::InvalidSpec => format!("{}: {}", said.reason, said.message),
+            _ => said.message.clone(),
+        };
+        Some(note(reason, format!("{type_} {}", said.reason), text))
+    })
 }
 
 fn removed(node: &str, uid: Option<&str>) -> EventNote {
@@ -182,9 +254,10 @@ fn same_drain(a: &DrainingNode, b: &DrainingNode) -> bool {
     a.ordinal == b.ordinal && a.started_at == b.started_at
 }
 
-/// The Node, not the one drain of it: a target that moves up and down every second is told once.
+/// This one drain of the Node: each has its start and its end.
 fn drain_key(node: &DrainingNode) -> String {
-    format!("{} {}", node.name, node.uid.as_deref().unwrap_or_default())
+    let uid = node.uid.as_deref().unwrap_or_default();
+    format!("{} {uid} {}", node.name, node.started_at.0)
 }
 
 fn timed_out(status: &VirtualNodePoolStatus) -> Option<&str> {

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Client, Resource};
 use serde::Serialize;
 use vnp_crds::{VirtualNodePool, VirtualNodePoolStatus};
-use vnp_plan::finding::EventNote;
 
-use super::told::event_name;
+use super::told::{News, event_name};
 use super::wording::cut;
 use crate::runtime::lease::{Claim, LeaseLost};
 
@@ -117,12 +115,13 @@ impl Writer {
     }
 
     /// Tells an event about the pool. False when it could not be told, which stops nothing.
-    pub(super) async fn event(&self, pool: &VirtualNodePool, note: &EventNote, now: Timestamp) -> bool {
+    pub(super) async fn event(&self, pool: &VirtualNodePool, news: &News) -> bool {
         if self.claim.check().is_err() {
             return false;
         }
         let events: Api<Event> = Api::namespaced(self.client.clone(), EVENT_NAMESPACE);
-        let event = event(pool, note, &self.instance, now);
+        let note = &news.note;
+        let event = event(pool, news, &self.instance);
         let params = PostParams::default();
         match tokio::time::timeout(WRITE_TIMEOUT, events.create(&params, &event)).await {
             Ok(Ok(_)) => true,
@@ -140,16 +139,17 @@ impl Writer {
     }
 }
 
-fn event(pool: &VirtualNodePool, note: &EventNote, instance: &str, now: Timestamp) -> Event {
+fn event(pool: &VirtualNodePool, news: &News, instance: &str) -> Event {
+    let note = &news.note;
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let uid = pool.metadata.uid.as_deref().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
-            name: Some(event_name(name, uid, note, now)),
+            name: Some(event_name(name, uid, news)),
             namespace: Some(EVENT_NAMESPACE.to_owned()),
             ..ObjectMeta::default()
         },
-        event_time: Some(MicroTime(now)),
+        event_time: Some(MicroTime(news.at)),
         type_: Some(
             if note.reason.is_warning() {
                 "Warning"
@@ -171,8 +171,10 @@ fn event(pool: &VirtualNodePool, note: &EventNote, instance: &str, now: Timestam
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
     use vnp_crds::EventReason;
+    use vnp_plan::finding::EventNote;
 
     use super::*;
     use crate::report::testing::pool;
@@ -208,7 +210,11 @@ mod tests {
             subject: "BlockedByBudget shop/checkout".to_owned(),
             note: "ä".repeat(800),
         };
-        let event = event(&pool(json!({})), &note, "operator-0", Timestamp::UNIX_EPOCH);
+        let news = News {
+            note,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let event = event(&pool(json!({})), &news, "operator-0");
         assert!(event.note.as_ref().unwrap().len() <= 1024);
         assert_eq!(event.type_.as_deref(), Some("Warning"));
         assert_eq!(

@@ -33,8 +33,11 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
             .iter()
             .any(|p| p.metadata.name.as_deref() == Some(owner));
         let remedy = if exists {
-            "name another workload in spec.provider.name of a new pool, or delete one of the two pools"
-                .to_owned()
+            format!(
+                "nothing was made for pool {0}: delete {0}, and where its nodes are wanted make a pool with another \
+                 spec.provider.name; leave pool {owner} as it is, it runs them",
+                observed.pool_name()
+            )
         } else {
             format!(
                 "there is no such pool: create it again, or remove the label {} from the StatefulSet",
@@ -65,10 +68,11 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
     Some(Refusal::new(
         Reason::Conflict,
         format!(
-            "spec.provider.name is {}, which the older pool {} names {why}; delete this pool, or make one with another \
-             name of the workload",
+            "spec.provider.name is {}, which the older pool {1} names {why}; nothing was made for pool {2}: delete {2}, and \
+             where its nodes are wanted make a pool with another spec.provider.name; leave pool {1} as it is",
             ours.name,
             rival.metadata.name.as_deref().unwrap_or_default(),
+            observed.pool_name(),
         ),
     ))
 }

@@ -41,17 +41,28 @@ fn namespace(observed: &Observed) -> Option<Refusal> {
     })
 }
 
+/// What helps where a StatefulSet of that name is somebody else's.
+const OTHERWISE: &str = "use management: Adopt in a new pool, choose another spec.provider.name, or delete the StatefulSet \
+                         when nothing runs on its nodes";
+
 fn exists(observed: &Observed, there: &Workload) -> Refusal {
+    // Without the label it may still be ours: somebody took the label off.
+    let made_here = there.annotation(crate::workload::APPLIED_ANNOTATION).is_some() || there.has_finalizer();
+    let label = format!("{}: {}", vnp_crds::POOL_LABEL, observed.pool_name());
     let remedy = if there.deleting() {
-        "it is being deleted and is created anew when it is gone"
+        "it is being deleted and is created anew when it is gone".to_owned()
+    } else if made_here {
+        format!(
+            "it carries marks of this operator: put the label back if it was made for this pool, {OTHERWISE}"
+        )
     } else {
-        "use management: Adopt in a new pool, choose another spec.provider.name, or delete the StatefulSet when nothing \
-         runs on its nodes"
+        OTHERWISE.to_owned()
     };
     Refusal::new(
         Reason::WorkloadExists,
         format!(
-            "spec.provider.management is Create, and StatefulSet {} exists and was not made for this pool; {remedy}",
+            "spec.provider.management is Create, and StatefulSet {} exists without the label {label}, by which a pool \
+             knows its own; {remedy}",
             reference(observed)
         ),
     )

@@ -73,6 +73,7 @@ pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
         last_progress: deadline(scene, entry.started_at).unwrap_or(entry.last_progress),
         empty_since: None,
         force_announced: None,
+        force_at: None,
         reaped_provider_uid: None,
         ..entry
     }

@@ -290,15 +290,17 @@ pub(super) fn stuck(
         plan.wake(limit);
         return;
     }
-    let message = if pod.finalizers {
-        "it is being deleted, but its finalizers hold it; the controllers that set them must take them off"
-    } else {
-        "it is being deleted, but its provider has not confirmed that the instance is gone"
+    let message = match &pod.finalizers {
+        Some(names) => {
+            format!("it is being deleted, but finalizer {names} holds it; the controller that set it must take it off")
+        }
+        None => "it is being deleted, but its provider has not confirmed that the instance is gone; see the provider's log"
+            .to_owned(),
     };
     held.add(
         BlockerReason::StuckTerminating,
         pod.key.to_string(),
-        message.to_owned(),
+        message,
         deletion,
     );
 }

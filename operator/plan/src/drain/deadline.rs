@@ -65,6 +65,15 @@ impl Deadline {
         }
     }
 
+    /// From when on pods are deleted by force, once that is announced.
+    pub(super) fn force_at(&self) -> Option<Timestamp> {
+        let timeout = self
+            .timeout
+            .filter(|_| self.on_timeout == OnTimeout::ForceDelete)?;
+        let announced = after(self.announced_at?, timeout.min(NOTICE));
+        Some(after(self.started_at, timeout).max(announced))
+    }
+
     fn force(&self, deadline: Timestamp, notice: SignedDuration, now: Timestamp) -> Stand {
         let announce_at = deadline.checked_sub(notice).unwrap_or(Timestamp::MIN);
         if now < announce_at {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{NodeView, ProviderPod};
+use crate::observed::{NodeView, Observed, Ordinal, ProviderPod};
 
 /// A heartbeat older than this is none: the node lifecycle controller's own grace period, as Kubernetes had it for
 /// years, and well above the 10 s at which providers renew.
@@ -48,6 +48,21 @@ impl fmt::Display for Unhealthy {
             Self::NodeNotReady => "its Node is not Ready",
             Self::NoHeartbeat => "its provider has not sent a heartbeat for 40 seconds",
         })
+    }
+}
+
+/// What keeps an ordinal's provider from being healthy, in words: of a provider pod that is not Ready, the pod's own cause.
+pub fn sick(observed: &Observed, ordinal: Ordinal, now: Timestamp) -> Option<String> {
+    let (node, pod) = (observed.nodes.get(&ordinal), observed.provider_pods.get(&ordinal));
+    let why = health(node.map(AsRef::as_ref), pod.map(AsRef::as_ref), now).err()?;
+    Some(in_words(why, pod.map(AsRef::as_ref)))
+}
+
+/// The reason, with the cause that the pod's own status names.
+pub fn in_words(why: Unhealthy, pod: Option<&ProviderPod>) -> String {
+    match pod.and_then(|p| p.trouble.as_deref()) {
+        Some(trouble) if why == Unhealthy::PodNotReady => format!("{why}: {trouble}"),
+        _ => why.to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use vnp_crds::{BlockerReason, DrainPhase, OnTimeout, Reap, Reason};
 
 use super::deadline::{Deadline, Stand};
-use super::health::{ProviderMark, Unhealthy, health};
+use super::health::{ProviderMark, Unhealthy, health, in_words};
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, candidates, emptying, force, seconds, signed};
 use crate::finding::{EventNote, Finding};
@@ -24,6 +24,7 @@ pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan)
     late(scene, stand, &mut entry, plan);
     let found = plan.findings.len();
     walk(scene, ordinal, stand, &mut entry, plan);
+    entry.force_at = deadline(scene, entry.started_at, entry.force_announced).force_at();
     plan.nodes.push(entry);
     plan.findings.len() == found
 }
@@ -59,14 +60,17 @@ pub(super) fn progress(scene: &Scene<'_>, silent: &[Ordinal], plan: &mut DrainPl
 
 /// Where a drain stands against its deadline.
 pub(super) fn stand(scene: &Scene<'_>, started_at: Timestamp, announced_at: Option<Timestamp>) -> Stand {
-    let deadline = Deadline {
+    deadline(scene, started_at, announced_at).stand(scene.now)
+}
+
+fn deadline(scene: &Scene<'_>, started_at: Timestamp, announced_at: Option<Timestamp>) -> Deadline {
+    Deadline {
         started_at,
         timeout: scene.settings.timeout.map(signed),
         on_timeout: scene.settings.on_timeout,
         announced_at,
         deleting: scene.seen.deleting(),
-    };
-    deadline.stand(scene.now)
+    }
 }
 
 /// Drops an announcement that no longer holds, and says when the drain takes too long and goes on.
@@ -124,6 +128,7 @@ pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
             .filter(|_| remaining == 0),
         recordons: before.map_or(0, |b| b.recordons),
         force_announced: before.and_then(|b| b.force_announced_time.as_ref()).map(|t| t.0),
+        force_at: None,
         // A pod that came after the restart has to be reaped after as well.
         reaped_provider_uid: before
             .and_then(|b| b.reaped_provider_uid.clone())
@@ -268,6 +273,7 @@ fn unhealthy(
         Unhealthy::NodeMissing if pods > 0 => BlockerReason::NodeMissing,
         _ => BlockerReason::ProviderUnavailable,
     };
+    let why = in_words(why, scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref));
     let message = format!(
         "{why}, so nobody could delete its instances; the drain goes on when it is healthy, see kubectl -n {} describe pod {}",
         scene.workload.namespace(),

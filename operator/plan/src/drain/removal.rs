@@ -162,6 +162,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         empty_since: reported.and_then(|r| r.empty_since.as_ref()).map(|t| t.0),
         recordons: reported.map_or(0, |r| r.recordons),
         force_announced: None,
+        force_at: None,
         reaped_provider_uid: reported.and_then(|r| r.reaped_provider_uid.clone()),
         pods_total: reported.map_or(left, |r| r.pods_total.max(left)),
         pods_remaining: left,

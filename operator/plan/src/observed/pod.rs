@@ -39,8 +39,8 @@ pub struct BoundPod {
     pub controller: Option<PodOwner>,
     /// It has annotation `kubernetes.io/config.mirror`.
     pub mirror: bool,
-    /// It has finalizers of its own.
-    pub finalizers: bool,
+    /// Names of its own finalizers, `a, b`; `None` without any.
+    pub finalizers: Option<Box<str>>,
     /// It is Pending, and neither an IP, nor a started container, nor an instance id shows that an instance was ever asked
     /// for.
     pub never_started: bool,
@@ -132,6 +132,8 @@ pub struct ProviderPod {
     pub uid: String,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// Of a pod that is not Ready: what its status says about it, for people.
+    pub trouble: Option<String>,
     /// When condition `Ready` changed last.
     pub ready_since: Option<Timestamp>,
     /// Sum of the containers' restart counts.

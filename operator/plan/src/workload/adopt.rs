@@ -283,6 +283,7 @@ pub(super) fn give_back(
     let annotations = [
         vnp_crds::ADOPTED_VALUES_ANNOTATION,
         vnp_crds::REVERTED_ANNOTATION,
+        vnp_crds::REVERTED_BECAUSE_ANNOTATION,
         vnp_crds::SHRINKING_ANNOTATION,
         create::APPLIED_ANNOTATION,
     ];

@@ -20,6 +20,34 @@ pub(super) enum Change {
     Template(Value),
 }
 
+/// The template that did not get healthy, as the workload's annotations name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reverted<'a> {
+    /// Hash of the template.
+    pub(super) hash: &'a str,
+    /// Which provider did not get healthy with it, and why; empty when an older version took it back.
+    pub(super) because: &'a str,
+}
+
+impl<'a> Reverted<'a> {
+    /// The mark on the workload.
+    pub(super) fn of(workload: &'a Workload) -> Option<Self> {
+        Some(Self {
+            hash: workload.annotation(vnp_crds::REVERTED_ANNOTATION)?,
+            because: workload
+                .annotation(vnp_crds::REVERTED_BECAUSE_ANNOTATION)
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The mark as annotations.
+    pub(super) fn annotations(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let hash = (vnp_crds::REVERTED_ANNOTATION, self.hash.to_owned());
+        let because = (vnp_crds::REVERTED_BECAUSE_ANNOTATION, self.because.to_owned());
+        std::iter::once(hash).chain(Some(because).filter(|(_, text)| !text.is_empty()))
+    }
+}
+
 /// What differs from the template that the pool wants, fields that somebody contests left out.
 pub(super) fn forward(observed: &Observed, workload: &Workload) -> Result<Option<Change>, AdoptError> {
     let held_off = |field: &str| contested(&observed.recall, field).is_some();
@@ -41,7 +69,7 @@ pub(super) fn back(
     observed: &Observed,
     workload: &Workload,
     template: &Value,
-    reverted: &str,
+    reverted: Reverted<'_>,
 ) -> Result<Option<Change>, AdoptError> {
     match observed.pool.spec.provider.management() {
         Management::Create => Ok(apply_due(observed, workload, template.clone(), Some(reverted))),
@@ -53,7 +81,7 @@ fn apply_due(
     observed: &Observed,
     workload: &Workload,
     template: Value,
-    reverted: Option<&str>,
+    reverted: Option<Reverted<'_>>,
 ) -> Option<Change> {
     let body = create::apply_body(&observed.pool, workload, &template, 0, reverted);
     create::first_difference(workload, &body).map(|_| Change::Template(template))
@@ -69,13 +97,13 @@ impl Change {
         }
     }
 
-    /// The write. `partition`: `None` leaves it; an apply always carries one. `reverted`: the annotation of that name.
+    /// The write. `partition`: `None` leaves it; an apply always carries one.
     pub(super) fn step(
         &self,
         observed: &Observed,
         workload: &Workload,
         partition: Option<i32>,
-        reverted: Option<&str>,
+        reverted: Option<Reverted<'_>>,
         purpose: PatchPurpose,
     ) -> Step {
         let changes = self.lines(workload);
@@ -83,13 +111,20 @@ impl Change {
             Self::Template(template) => {
                 let partition = partition.or(workload.partition()).unwrap_or(0);
                 let body = create::apply_body(&observed.pool, workload, template, partition, reverted);
-                Step::ApplyWorkload { body, changes }
+                Step::ApplyWorkload {
+                    body,
+                    purpose,
+                    changes,
+                }
             }
             Self::Values(values) => {
-                let annotations = BTreeMap::from([
+                let mut annotations = BTreeMap::from([
                     (vnp_crds::ADOPTED_VALUES_ANNOTATION, Some(values.annotation())),
-                    (vnp_crds::REVERTED_ANNOTATION, reverted.map(str::to_owned)),
+                    (vnp_crds::REVERTED_ANNOTATION, None),
+                    (vnp_crds::REVERTED_BECAUSE_ANNOTATION, None),
                 ]);
+                let marks = reverted.iter().flat_map(Reverted::annotations);
+                annotations.extend(marks.map(|(key, value)| (key, Some(value))));
                 let mut operations = values.operations(workload);
                 operations.extend(patch::metadata_map(&workload.raw, "annotations", &annotations));
                 if partition.is_some() {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vnp_crds::{Provider, VirtualNodePool, env_key};
 
+use super::change::Reverted;
 use super::desired::{self, Desired};
 use super::{env, owned};
 use crate::observed::Workload;
@@ -97,20 +98,20 @@ struct ApplySpec<'a> {
     template: &'a Value,
 }
 
-/// The body of the apply. `reverted` is the annotation of that name; `partition` counts from the first ordinal.
+/// The body of the apply. `partition` counts from the first ordinal.
 pub(super) fn apply_body(
     pool: &VirtualNodePool,
     workload: &Workload,
     template: &Value,
     partition: i32,
-    reverted: Option<&str>,
+    reverted: Option<Reverted<'_>>,
 ) -> Value {
     let labels = labels_of(pool);
     let mut annotations = BTreeMap::from([(
         APPLIED_ANNOTATION,
-        desired::digest(&(&labels, template, reverted)),
+        desired::digest(&(&labels, template, reverted.map(|r| r.hash))),
     )]);
-    annotations.extend(reverted.map(|hash| (vnp_crds::REVERTED_ANNOTATION, hash.to_owned())));
+    annotations.extend(reverted.iter().flat_map(Reverted::annotations));
     json!(ApplyBody {
         api_version: "apps/v1",
         kind: "StatefulSet",

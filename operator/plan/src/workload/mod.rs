@@ -28,7 +28,7 @@ pub(crate) use self::create::APPLIED_ANNOTATION;
 pub(crate) use self::desired::digest as digest_of;
 pub(crate) use self::owned::first_lost;
 use crate::accept::Acceptance;
-use crate::drain::health::health;
+use crate::drain::health::sick;
 use crate::finding::{Finding, ProviderState};
 use crate::observed::{Observed, Ordinal, ProviderPod, Workload};
 use crate::plan::Part;
@@ -213,10 +213,14 @@ fn health_findings(
     let wanted = target.map_or(Ordinal::MAX, |t| workload.start_ordinal().saturating_add(t));
     let provider = observed.pool.status.as_ref().and_then(|s| s.provider.as_ref());
     let registered = provider.map_or(&[][..], |p| p.registered.as_slice());
-    for ordinal in workload.ordinals().filter(|o| *o < wanted) {
-        let (node, pod) = (observed.nodes.get(&ordinal), observed.provider_pods.get(&ordinal));
-        if let Err(why) = health(node.map(AsRef::as_ref), pod.map(AsRef::as_ref), now) {
-            let known = registered.contains(&ordinal) || node.is_some();
+    // The roll says itself how long it gives a provider that it restarts.
+    let restarting = roll::restarting(observed, now);
+    for ordinal in workload
+        .ordinals()
+        .filter(|o| *o < wanted && restarting != Some(*o))
+    {
+        if let Some(why) = sick(observed, ordinal, now) {
+            let known = registered.contains(&ordinal) || observed.nodes.contains_key(&ordinal);
             let state = if known {
                 ProviderState::Unhealthy
             } else {

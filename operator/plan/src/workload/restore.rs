@@ -3,13 +3,14 @@
 //! Our finalizer keeps the object, and with it the pods, until a copy is kept and the pods are nobody's; only then it may
 //! go, and is made again from the copy. Each state between two writes is recognised by what the cluster shows.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use vnp_crds::EventReason;
 
 use super::{owned, patch};
 use crate::finding::{EventNote, Finding, ProviderState};
-use crate::observed::{Observed, SavedCopy, Workload};
+use crate::observed::{Observed, ProviderPod, SavedCopy, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step};
 
@@ -151,13 +152,34 @@ fn back(observed: &Observed, workload: &Workload, copy: &SavedCopy) -> Option<Pa
             reason: EventReason::WorkloadRestored,
             subject: workload.name().to_owned(),
             note: format!(
-                "StatefulSet {} had been deleted by somebody and is there again with {} replicas; its provider pods went on",
+                "StatefulSet {} had been deleted by somebody and is there again with {} replicas; {}",
                 workload.name(),
-                workload.replicas()
+                workload.replicas(),
+                outlived(observed, workload)
             ),
         }));
     }
     Some(part)
+}
+
+/// What became of the provider pods. One that is older than the workload has outlived the one before it.
+fn outlived(observed: &Observed, workload: &Workload) -> String {
+    let made = workload
+        .raw
+        .pointer("/metadata/creationTimestamp")
+        .and_then(Value::as_str);
+    let Some(made) = made.and_then(|text| text.parse::<Timestamp>().ok()) else {
+        return "see its provider pods".to_owned();
+    };
+    let older = |pod: &ProviderPod| !pod.deleting && pod.created.is_some_and(|created| created < made);
+    let kept = workload
+        .ordinals()
+        .filter(|o| observed.provider_pods.get(o).is_some_and(|pod| older(pod)));
+    match (kept.count(), workload.ordinals().count()) {
+        (kept, all) if kept == all => "its provider pods went on".to_owned(),
+        (0, _) => "its provider pods were taken down as well and start anew".to_owned(),
+        (kept, all) => format!("{kept} of {all} provider pods went on, the others start anew"),
+    }
 }
 
 /// Gives each field back to its manager, when the object is the one that was made from the copy.

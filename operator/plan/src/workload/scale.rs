@@ -35,7 +35,12 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
     if raised == Some(wanted) {
         part.findings.push(Finding::Event(EventNote {
             reason: EventReason::ScalingUp,
-            subject: workload.name().to_owned(),
+            // Each raise is one: the same numbers may come again, the object that was raised does not.
+            subject: format!(
+                "{} {count} {wanted} {}",
+                workload.name(),
+                workload.resource_version()
+            ),
             note: format!(
                 "StatefulSet {} scaled up from {count} to {wanted} replicas",
                 workload.name()

@@ -35,6 +35,8 @@ pub struct SlimPod {
     /// As a pod that waits for a node and may go to a virtual one.
     pub waiting: Option<WaitingPod>,
     ready: bool,
+    /// What keeps it from being Ready.
+    trouble: Option<String>,
     /// Since when condition Ready says so.
     ready_since: Option<Timestamp>,
     /// An eviction or another disruption is its end.
@@ -82,6 +84,7 @@ impl SlimPod {
             key: self.bound.key,
             uid: self.bound.uid,
             ready: self.ready,
+            trouble: self.trouble,
             ready_since: self.ready_since,
             restarts: self.restarts,
             created: self.bound.created,
@@ -178,6 +181,7 @@ impl Container {
 #[serde(rename_all = "camelCase", default)]
 struct PodStatus {
     phase: Option<String>,
+    reason: Option<String>,
     nominated_node_name: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
@@ -192,6 +196,8 @@ struct PodStatus {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ContainerStatus {
+    name: String,
+    image: String,
     restart_count: i32,
     started: Option<bool>,
     #[serde(rename = "containerID")]
@@ -204,7 +210,22 @@ struct ContainerStatus {
 #[serde(default)]
 struct ContainerState {
     running: Option<IgnoredAny>,
-    terminated: Option<IgnoredAny>,
+    waiting: Option<Waiting>,
+    terminated: Option<Terminated>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Waiting {
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Terminated {
+    exit_code: i32,
+    reason: Option<String>,
 }
 
 impl ContainerState {
@@ -240,6 +261,81 @@ fn never_started(metadata: &Meta, status: &PodStatus) -> bool {
         && !instance
         && !addressed
         && !containers.into_iter().any(ContainerStatus::began)
+}
+
+/// Longest cause that is repeated from a pod's status, in characters.
+const TROUBLE_LIMIT: usize = 256;
+
+/// What keeps a pod from being Ready, as its scheduler or its kubelet says. The same trouble gives the same words while a
+/// kubelet tries again: how long it backs off, and whether it pulls or waits just now, is left out (P6).
+fn trouble(status: &PodStatus) -> Option<String> {
+    let unscheduled = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = unscheduled {
+        let words = condition.message.as_deref().or(condition.reason.as_deref());
+        return Some(short(format!(
+            "no node takes it: {}",
+            words.unwrap_or("no reason is given")
+        )));
+    }
+    let containers = || {
+        status
+            .init_container_statuses
+            .iter()
+            .chain(&status.container_statuses)
+    };
+    containers()
+        .find_map(ContainerStatus::trouble)
+        .or_else(|| status.reason.clone().map(|reason| format!("the pod is {reason}")))
+        .map(short)
+}
+
+impl ContainerStatus {
+    fn trouble(&self) -> Option<String> {
+        let (name, state) = (&self.name, &self.state);
+        if let Some(Waiting { reason, message }) = &state.waiting {
+            match reason.as_deref().unwrap_or_default() {
+                "ErrImagePull" | "ImagePullBackOff" => {
+                    return Some(format!(
+                        "ImagePullBackOff: image {} of container {name} can't be pulled",
+                        self.image
+                    ));
+                }
+                "CrashLoopBackOff" => {
+                    return Some(
+                        self.failed()
+                            .unwrap_or_else(|| format!("container {name} ends at once")),
+                    );
+                }
+                "" | "ContainerCreating" | "PodInitializing" => return self.failed(),
+                other => {
+                    let words = message.as_deref().unwrap_or("no reason is given");
+                    return Some(format!("{other}: container {name}: {words}"));
+                }
+            }
+        }
+        self.failed()
+    }
+
+    /// It ended with an error, just now or before its last start.
+    fn failed(&self) -> Option<String> {
+        let ends = [&self.state.terminated, &self.last_state.terminated];
+        let end = ends.into_iter().flatten().find(|end| end.exit_code != 0)?;
+        let reason = end.reason.as_deref().unwrap_or("Error");
+        Some(format!(
+            "container {} ended with exit code {} ({reason})",
+            self.name, end.exit_code
+        ))
+    }
+}
+
+fn short(text: String) -> String {
+    match text.char_indices().nth(TROUBLE_LIMIT) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 const NODE_TYPE: &str = "type";
@@ -360,7 +456,10 @@ impl From<PodWire> for SlimPod {
                 .flatten()
                 .chain(&spec.containers)
                 .any(Container::requests_gpu),
-            finalizers: metadata.finalizers.is_some_and(|f| !f.is_empty()),
+            finalizers: metadata
+                .finalizers
+                .filter(|f| !f.is_empty())
+                .map(|f| f.join(", ").into_boxed_str()),
             grace_seconds: spec.termination_grace_period_seconds,
             requires_virtual: requires_virtual(&spec),
             never_started,
@@ -371,6 +470,7 @@ impl From<PodWire> for SlimPod {
             bound,
             waiting,
             ready: ready.is_some_and(|c| c.status == "True"),
+            trouble: trouble(&status).filter(|_| ready.is_none_or(|c| c.status != "True")),
             ready_since: ready.and_then(|c| c.last_transition.as_ref()).map(|t| t.0),
             disrupted: status
                 .conditions

@@ -34,7 +34,8 @@ fn a_pod_is_read_as_instance_and_as_provider() {
     }));
     assert_eq!(pod.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(pod.node.as_deref(), Some("host-a"));
-    assert!(pod.bound.mirror && pod.bound.finalizers && !pod.bound.requires_virtual);
+    assert!(pod.bound.mirror && !pod.bound.requires_virtual);
+    assert_eq!(pod.bound.finalizers.as_deref(), Some("a/b"));
     assert_eq!(pod.bound.phase, PodPhase::Running);
     assert_eq!(pod.bound.controller.as_ref().unwrap().kind, "StatefulSet");
     let provider = pod.provider();
@@ -47,6 +48,60 @@ fn a_pod_is_read_as_instance_and_as_provider() {
         provider.images,
         BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())])
     );
+}
+
+#[test]
+fn a_pod_that_is_not_ready_says_why_in_words_that_stay() {
+    let of = |status: Value| {
+        pod(json!({"metadata": {"name": "p"}, "status": status}))
+            .provider()
+            .trouble
+    };
+    let container = |state: Value, last: Value| {
+        of(json!({"containerStatuses": [{"name": "vk", "image": "vk:2", "state": state, "lastState": last}]}))
+    };
+    let unscheduled = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                            "message": "0/3 nodes are available: 3 Insufficient cpu."}]});
+    assert_eq!(
+        of(unscheduled).as_deref(),
+        Some("no node takes it: 0/3 nodes are available: 3 Insufficient cpu.")
+    );
+    for reason in ["ErrImagePull", "ImagePullBackOff"] {
+        let waiting = json!({"waiting": {"reason": reason, "message": format!("{reason} for 20s")}});
+        assert_eq!(
+            container(waiting, json!({})).as_deref(),
+            Some("ImagePullBackOff: image vk:2 of container vk can't be pulled")
+        );
+    }
+    let end = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+    let crash = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}});
+    for (state, last) in [
+        (end.clone(), json!({})),
+        (crash, end.clone()),
+        (json!({"running": {}}), end.clone()),
+        (json!({"waiting": {"reason": "ContainerCreating"}}), end),
+    ] {
+        assert_eq!(
+            container(state, last).as_deref(),
+            Some("container vk ended with exit code 137 (OOMKilled)")
+        );
+    }
+    let secret = json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"alibaba\" not found"}});
+    assert_eq!(
+        container(secret, json!({})).as_deref(),
+        Some("CreateContainerConfigError: container vk: secret \"alibaba\" not found")
+    );
+    let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+    assert_eq!(container(creating, json!({})), None);
+    assert_eq!(
+        of(json!({"reason": "Evicted"})).as_deref(),
+        Some("the pod is Evicted")
+    );
+    let long = json!({"waiting": {"reason": "X", "message": "ä".repeat(900)}});
+    assert!(container(long, json!({})).unwrap().chars().count() < 270);
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
+        {"name": "vk", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 1}}}]});
+    assert_eq!(of(ready), None);
 }
 
 #[test]

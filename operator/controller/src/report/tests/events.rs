@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
-use vnp_plan::finding::{EventNote, Finding};
+use vnp_crds::{BlockerReason, DrainPhase, EventReason, Reason, RetiredOrdinal};
+use vnp_plan::drain::audit::Trail;
+use vnp_plan::finding::{EventNote, Finding, ProfileState};
 use vnp_plan::observed::NodeView;
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
@@ -93,7 +94,7 @@ fn a_drain_that_is_called_off_tells_that_its_node_stays() {
 }
 
 #[test]
-fn a_drain_that_starts_and_stops_again_is_no_other_news() {
+fn each_drain_has_its_start_and_its_end() {
     let mut story = Story::of(pool(json!({})));
     node(&mut story, 2);
     let mut flip = |seconds: i64| {
@@ -103,13 +104,128 @@ fn a_drain_that_starts_and_stops_again_is_no_other_news() {
         news.extend(told(&mut story, &settled(), &Attempts::default(), seconds + 1));
         news
     };
-    let first = flip(10);
-    assert_eq!(first.len(), 2, "{first:?}");
+    let (first, second) = (flip(10), flip(12));
+    let reasons = |news: &[(EventReason, String)]| news.iter().map(|n| n.0).collect::<Vec<_>>();
     assert_eq!(
-        flip(12),
-        first,
-        "the same reason and subject is told every ten minutes"
+        reasons(&first),
+        [EventReason::DrainStarted, EventReason::DrainCancelled]
     );
+    assert_eq!(reasons(&second), reasons(&first));
+    assert!(
+        first.iter().all(|news| !second.contains(news)),
+        "{first:?} {second:?}"
+    );
+}
+
+#[test]
+fn a_node_that_nobody_wants_is_not_said_to_stay() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    reasons(&mut story, &draining(10, []), 10);
+    let mut plan = settled();
+    plan.facts.target = Some(2);
+    assert_eq!(reasons(&mut story, &plan, 20), []);
+}
+
+#[test]
+fn what_is_refused_is_told_once_for_each_reason() {
+    let refused = |reason| {
+        saying([Finding::Refused {
+            reason,
+            message: "field x".to_owned(),
+        }])
+    };
+    let unreadable = saying([Finding::Profile {
+        state: ProfileState::Unreadable,
+        message: "key selectors".to_owned(),
+    }]);
+    let mut story = Story::of(pool(json!({})));
+    for (plan, expected) in [
+        (settled(), vec![]),
+        (refused(Reason::Conflict), vec![EventReason::Conflict]),
+        (refused(Reason::Conflict), vec![]),
+        (refused(Reason::NotAProvider), vec![EventReason::InvalidSpec]),
+        (unreadable.clone(), vec![EventReason::ProfileUnreadable]),
+        (unreadable, vec![]),
+        (settled(), vec![]),
+        (refused(Reason::Conflict), vec![EventReason::Conflict]),
+    ] {
+        assert_eq!(reasons(&mut story, &plan, 10), expected);
+    }
+}
+
+#[test]
+fn what_was_deleted_by_force_is_counted_when_the_node_is_empty() {
+    let record = |ended: &[(&str, i64)]| {
+        let pods: Vec<_> = ended
+            .iter()
+            .enumerate()
+            .map(|(n, (ended, seconds))| {
+                json!({"pod": format!("shop/p-{n}"), "uid": format!("p-{n}"), "ended": ended, "at": at(*seconds).to_string()})
+            })
+            .collect();
+        json!({"node": "virtual-node-eci-2", "uid": "uid-2", "ordinal": 2, "pool": "burst", "startedAt": at(0).to_string(),
+               "emptiedAt": at(650).to_string(), "podsTotal": pods.len(), "pods": pods})
+    };
+    let by_budget = [("Evicted", 610), ("Deleted", 100)];
+    let by_force = [
+        ("Evicted", 100),
+        ("Deleted", 600),
+        ("Deleted", 640),
+        ("Finished", 640),
+    ];
+    let unseen = [("Unknown", 620), ("Deleted", 640)];
+    for (ended, expected) in [
+        (Some(&by_budget[..]), None),
+        (
+            Some(&by_force),
+            Some("2 pods of virtual-node-eci-2 were deleted past their budgets: "),
+        ),
+        (
+            Some(&unseen),
+            Some(
+                "pods of virtual-node-eci-2 may have been deleted past their budgets, how many was not recorded: ",
+            ),
+        ),
+        (None, Some("pods of virtual-node-eci-2 may have been")),
+    ] {
+        let mut story = Story::of(pool(json!({})));
+        node(&mut story, 2);
+        let mut plan = draining(640, []);
+        plan.facts.draining[0].force_announced = Some(at(540));
+        plan.facts.draining[0].force_at = Some(at(600));
+        reasons(&mut story, &plan, 640);
+        story.observed.audit = ended.map(|ended| {
+            let map = json!({"data": {"virtual-node-eci-2.uid-2.json": record(ended).to_string()}});
+            Trail::read(&serde_json::from_value(map).unwrap()).into()
+        });
+        plan.facts.draining[0].phase = DrainPhase::Removing;
+        plan.facts.draining[0].force_announced = None;
+        plan.facts.draining[0].force_at = None;
+        retired(&mut plan, 690, false);
+        let before = story.observed.clone();
+        let report = story.pass(&plan, 690);
+        let attempts = Attempts::default();
+        let pass = Pass {
+            observed: &before,
+            plan: &plan,
+            attempts: &attempts,
+            standstill: None,
+            done_at: None,
+            now: at(690),
+        };
+        let notes = between(&pass, &report.status);
+        let forced: Vec<&str> = notes
+            .iter()
+            .filter(|n| n.reason == EventReason::ForceDeleted)
+            .map(|n| n.note.as_str())
+            .collect();
+        assert_eq!(forced.len(), usize::from(expected.is_some()), "{forced:?}");
+        assert!(
+            forced.iter().all(|note| note.starts_with(expected.unwrap())),
+            "{forced:?}"
+        );
+    }
 }
 
 #[test]
@@ -187,10 +303,17 @@ fn an_event_about_a_write_is_told_when_the_write_was_taken() {
         name: String::new(),
         uid: String::new(),
     };
+    let applied = |purpose| Step::ApplyWorkload {
+        body: json!({}),
+        purpose,
+        changes: Vec::new(),
+    };
+    let (back, forward) = (applied(PatchPurpose::Revert), applied(PatchPurpose::Configure));
     for (reason, step) in [
         (EventReason::ScalingUp, &raise),
         (EventReason::ProviderRestarted, &restart),
         (EventReason::RolloutReverted, &revert),
+        (EventReason::RolloutReverted, &back),
         (EventReason::WorkloadRestored, &drop),
     ] {
         let mut story = Story::of(pool(json!({})));
@@ -205,6 +328,15 @@ fn an_event_about_a_write_is_told_when_the_write_was_taken() {
             told(&mut story, &plan, &Attempts::default(), 1),
             [],
             "{reason} without its write"
+        );
+        let other = Attempts {
+            done: vec![&forward],
+            refused: Vec::new(),
+        };
+        assert_eq!(
+            told(&mut story, &plan, &other, 1),
+            [],
+            "{reason} with another write"
         );
         let attempts = Attempts {
             done: vec![step],

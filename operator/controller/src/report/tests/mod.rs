@@ -4,5 +4,6 @@ mod events;
 mod judges;
 mod kstatus;
 mod properties;
+mod shape;
 mod words;
 mod writes;

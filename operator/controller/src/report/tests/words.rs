@@ -3,12 +3,13 @@
 use serde_json::json;
 use vnp_crds::{BlockerReason, ConditionType, DrainPhase, Reason};
 use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState, WebhookFault};
+use vnp_plan::observed::Workload;
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::webhook::{Probed, WebhookState};
 
 use crate::report::attempts::{Attempts, RefusedWrite};
 use crate::report::status::Report;
-use crate::report::testing::{Story, at, blocked, draining, pool, provider, saying, settled};
+use crate::report::testing::{Story, at, blocked, draining, pool, provider, saying, settled, workload};
 
 /// (status, reason) of a condition.
 fn of(report: &Report, type_: ConditionType) -> Option<(&str, &str)> {
@@ -42,6 +43,10 @@ fn reasons_of_ready_follow_their_precedence() {
             refused(Reason::Conflict),
             blocked(BlockerReason::ProviderUnavailable),
             blocked(BlockerReason::BlockedByBudget),
+            Finding::Stalled {
+                reason: Reason::RolloutReverted,
+                message: "image vk:2".to_owned(),
+            },
             provider(ProviderState::Unhealthy),
             provider(ProviderState::Updating),
             provider(ProviderState::ScalingUp),
@@ -74,7 +79,7 @@ fn reasons_of_ready_follow_their_precedence() {
     let mut story = Story::of(pool(json!({})));
     story.pass(&settled(), 0);
     let mut shown = Vec::new();
-    let steps: [&dyn Fn(&mut Plan); 9] = [
+    let steps: [&dyn Fn(&mut Plan); 10] = [
         &|plan| {
             plan.findings.retain(|f| {
                 !matches!(
@@ -94,6 +99,7 @@ fn reasons_of_ready_follow_their_precedence() {
         },
         &|plan| plan.findings.retain(|f| !matches!(f, Finding::Blocker(_))),
         &|plan| plan.facts.draining.retain(|n| n.phase != DrainPhase::Aborted),
+        &|plan| plan.findings.retain(|f| !matches!(f, Finding::Stalled { .. })),
         &|plan| {
             plan.findings.retain(|f| {
                 !matches!(
@@ -137,6 +143,7 @@ fn reasons_of_ready_follow_their_precedence() {
             "ProviderUnavailable",
             "DrainBlocked",
             "DrainTimedOut",
+            "RolloutReverted",
             "NodesNotReady",
             "Updating",
             "Draining",
@@ -376,16 +383,41 @@ fn providers_that_do_not_come_up_stall_and_a_restart_does_not_hide_it() {
 }
 
 #[test]
-fn a_roll_that_was_reverted_stalls_as_updating() {
+fn a_roll_that_was_reverted_is_the_status_and_the_provider_is_not_as_specified() {
     let plan = saying([Finding::Stalled {
         reason: Reason::RolloutReverted,
         message: "image vk:2".to_owned(),
     }]);
     let report = once(&plan, 0);
-    assert_eq!(ready(&report).1, "Updating");
+    for type_ in [ConditionType::Ready, ConditionType::ProviderReady] {
+        assert_eq!(of(&report, type_), Some(("False", "RolloutReverted")));
+    }
     assert_eq!(
         of(&report, ConditionType::Stalled),
         Some(("True", "RolloutReverted"))
+    );
+}
+
+#[test]
+fn a_workload_with_fewer_replicas_than_wanted_is_not_as_specified() {
+    let mut story = Story::of(pool(json!({})));
+    let mut raw = workload().raw;
+    raw["spec"]["replicas"] = json!(1);
+    story.observed.workload = Some(std::sync::Arc::new(Workload::new(raw)));
+    let report = story.pass(&settled(), 0);
+    let condition = report.status.condition(ConditionType::ProviderReady).unwrap();
+    assert_eq!(condition.status, "False");
+    assert_eq!(
+        condition.message,
+        "kube-system/virtual-node-eci has 1 of 3 replicas"
+    );
+    let contested = saying([Finding::Stalled {
+        reason: Reason::FieldContested,
+        message: "kubectl keeps lowering spec.replicas".to_owned(),
+    }]);
+    assert_eq!(
+        of(&story.pass(&contested, 1), ConditionType::ProviderReady),
+        Some(("False", "FieldContested"))
     );
 }
 
@@ -507,6 +539,65 @@ fn a_deleted_pool_that_is_paused_says_why_it_stays() {
             .contains("paused")
     );
     assert_eq!(of(&report, ConditionType::Paused), Some(("True", "Paused")));
+}
+
+#[test]
+fn a_time_is_never_in_the_reader_s_future() {
+    let mut story = Story::of(pool(json!({})));
+    let since = |report: &Report, type_| report.status.condition(type_).unwrap().last_transition_time.0;
+    story.pass(&settled(), 3600);
+    // The clock is set back by an hour.
+    let report = story.pass(&settled(), 10);
+    for type_ in [
+        ConditionType::Ready,
+        ConditionType::Available,
+        ConditionType::Accepted,
+    ] {
+        assert_eq!(since(&report, type_), at(10), "{type_}");
+    }
+    assert_eq!(since(&story.pass(&settled(), 20), ConditionType::Ready), at(10));
+}
+
+#[test]
+fn a_refused_pool_is_not_provisioning() {
+    let absent = Finding::Provider {
+        state: ProviderState::Absent,
+        message: "StatefulSet kube-system/virtual-node-eci does not exist".to_owned(),
+    };
+    let mut story = Story::of(pool(json!({})));
+    story.observed.workload = None;
+    let mut plan = saying([refused(Reason::WorkloadNotFound), absent]);
+    plan.facts.nodes = 0;
+    let report = story.pass(&plan, 0);
+    assert_eq!(ready(&report), ("False", "InvalidSpec"));
+    assert_eq!(
+        of(&report, ConditionType::ProviderReady),
+        Some(("False", "WorkloadNotFound"))
+    );
+}
+
+#[test]
+fn counts_in_the_words_of_a_scheduler_do_not_start_the_deadline_anew() {
+    let unscheduled = |nodes: i32| {
+        saying([Finding::Provider {
+            state: ProviderState::ScalingUp,
+            message: format!("virtual-node-eci-2: no node takes it: 0/{nodes} nodes are available"),
+        }])
+    };
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&unscheduled(5), 0);
+    story.pass(&unscheduled(6), 300);
+    let report = story.pass(&unscheduled(7), 600);
+    assert_eq!(
+        of(&report, ConditionType::Stalled),
+        Some(("True", "ProviderUnavailable"))
+    );
+    story.restart();
+    let report = story.pass(&unscheduled(8), 601);
+    assert_eq!(
+        of(&report, ConditionType::Stalled),
+        Some(("True", "ProviderUnavailable"))
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::record::NodeRecord;
+use super::record::{Ended, NodeRecord, PodRecord};
 
 /// Nodes that are kept.
 pub(super) const NODES: usize = 5;
@@ -39,6 +39,26 @@ impl Trail {
             trail.foreign.insert(key.clone(), key.len() + bytes.0.len());
         }
         trail
+    }
+
+    /// Pods of this drain of this node that went by a deletion that was no eviction, from that time on; `None` without a
+    /// record of how its pods ended, or with one that leaves some out.
+    pub fn deleted_since(
+        &self,
+        node: &str,
+        uid: &str,
+        started: jiff::Timestamp,
+        since: jiff::Timestamp,
+    ) -> Option<usize> {
+        let record = self.of(node, uid, started)?;
+        let known = record.emptied_at.is_some() && record.pods_left_out == 0;
+        let unseen = |p: &PodRecord| matches!(p.ended, None | Some(Ended::Unknown));
+        if !known || record.pods.iter().any(unseen) {
+            return None;
+        }
+        let forced =
+            |p: &&PodRecord| p.ended == Some(Ended::Deleted) && p.at.as_ref().is_some_and(|t| t.0 >= since);
+        Some(record.pods.iter().filter(forced).count())
     }
 
     /// The record of this drain of this node, also when the Node has registered again since.

@@ -24,7 +24,7 @@ fn what_hangs_is_named_and_what_uses_its_grace_period_is_not() {
     let leaving = |name: &str, deletion: i64, finalizers: bool| {
         let mut pod = pod(name);
         pod.deletion = Some(after(deletion));
-        pod.finalizers = finalizers;
+        pod.finalizers = finalizers.then(|| "example.com/hold".into());
         pod
     };
     let mut bare = pod("bare");
@@ -51,6 +51,8 @@ fn what_hangs_is_named_and_what_uses_its_grace_period_is_not() {
         told,
         expected.map(|(reason, object)| (reason, object.to_owned(), 1))
     );
+    let texts = format!("{:?}", plan.findings);
+    assert!(texts.contains("finalizer example.com/hold holds it"), "{texts}");
     let node = &plan.nodes[0];
     assert_eq!(
         (node.pods_remaining, node.pods_terminating, node.pods_blocked),

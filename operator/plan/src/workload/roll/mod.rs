@@ -24,7 +24,7 @@ pub(super) use self::kept::kept;
 use self::kept::{Kept, copy_name};
 use self::stage::{Stage, healthy, stage};
 use super::adopt::AdoptError;
-use super::change::{self, Change};
+use super::change::{self, Change, Reverted};
 use super::restore::drop_copy;
 use super::{DrainState, create, desired, patch};
 use crate::finding::{EventNote, Finding};
@@ -60,6 +60,16 @@ pub(super) fn in_step(observed: &Observed, now: Timestamp) -> bool {
         // A provider that was taken back has had its step, and one that can't be would hold drains for ever.
         Stage::Waiting(ordinal) => !reverted && !overdue(observed, ordinal, now),
         Stage::Next(_) | Stage::Resting { .. } | Stage::Outdated(_) | Stage::Done => false,
+    }
+}
+
+/// The ordinal that is being restarted for its template, or is not healthy after it.
+pub(super) fn restarting(observed: &Observed, now: Timestamp) -> Option<Ordinal> {
+    let workload = observed.held_workload().filter(|w| !w.deleting())?;
+    let kept = kept(observed.template_copy.as_ref()?);
+    match stage(observed, workload, &kept, now) {
+        Stage::Waiting(ordinal) => Some(ordinal),
+        _ => None,
     }
 }
 
@@ -114,13 +124,13 @@ pub(super) fn plan(
 }
 
 impl Roll<'_> {
-    fn mark(&self) -> Option<&str> {
-        self.workload.annotation(vnp_crds::REVERTED_ANNOTATION)
+    fn mark(&self) -> Option<Reverted<'_>> {
+        Reverted::of(self.workload)
     }
 
     /// The template that the pool wants has failed.
     fn failed(&self) -> bool {
-        self.mark() == Some(self.hash.as_str())
+        self.mark().is_some_and(|mark| mark.hash == self.hash)
     }
 
     fn rolling(&self) -> bool {
@@ -193,8 +203,9 @@ impl Roll<'_> {
             self.restart(ordinal, part);
             return Ok(());
         }
-        let change = if self.failed() {
-            change::back(self.observed, self.workload, &kept.template, &self.hash)?
+        let mark = self.mark().filter(|mark| mark.hash == self.hash);
+        let change = if let Some(mark) = mark {
+            change::back(self.observed, self.workload, &kept.template, mark)?
         } else {
             change::forward(self.observed, self.workload)?
         };
@@ -268,11 +279,12 @@ impl Roll<'_> {
         part: &mut Part,
     ) -> Result<(), AdoptError> {
         let node = self.name(ordinal);
+        let why = self.why(ordinal);
         if self.mark().is_some() {
-            self.say_updating(part, format!("{node} goes back to its former template"));
+            self.say_updating(part, format!("{node} goes back to its former template: {why}"));
             return Ok(());
         }
-        self.say_updating(part, format!("{node} takes up the template change"));
+        self.say_taking_up(ordinal, &why, kept.healthy.contains(&ordinal), part);
         if !overdue(self.observed, ordinal, self.now) {
             self.wake_for(ordinal, part);
             return Ok(());
@@ -283,8 +295,13 @@ impl Roll<'_> {
         } else {
             self.hash.clone()
         };
+        let because = format!("{node}: {why}");
+        let mark = Reverted {
+            hash: &failed,
+            because: &because,
+        };
         let back = if kept.healthy.contains(&ordinal) {
-            change::back(self.observed, self.workload, &kept.template, &failed)?
+            change::back(self.observed, self.workload, &kept.template, mark)?
         } else {
             None
         };
@@ -292,34 +309,37 @@ impl Roll<'_> {
             part.findings.push(Finding::Stalled {
                 reason: Reason::ProviderUnavailable,
                 message: format!(
-                    "{node} is not healthy {seconds} seconds after its provider was to start with the present template, and \
-                     there is no former one under which it was: look at its provider pod's logs and correct the pool"
+                    "{node} is not healthy {seconds} seconds after its provider was to start with the present template \
+                     ({why}), and there is no former one under which it was: look at its provider pod's logs and correct \
+                     the pool"
                 ),
             });
             return Ok(());
         };
         part.steps
-            .push(self.write(&back, self.top(), Some(&failed), PatchPurpose::Revert));
+            .push(self.write(&back, self.top(), Some(mark), PatchPurpose::Revert));
         part.findings.push(Finding::Event(EventNote {
             reason: EventReason::RolloutReverted,
-            subject: node.clone(),
+            subject: format!("{node} {failed}"),
             note: format!(
-                "{node} was not healthy {seconds} seconds after a template change; the former template is put back \
-                 ({})",
+                "{node} was not healthy {seconds} seconds after a template change ({why}); the former template is put \
+                 back ({})",
                 back.lines(self.workload).join("; ")
             ),
         }));
         Ok(())
     }
 
+    /// When the provider's time with the new template is over, as far as this process has seen it begin.
+    fn deadline(&self, ordinal: Ordinal) -> Option<Timestamp> {
+        let since = self.observed.recall.roll_step_since;
+        let (_, since) = since.filter(|(o, _)| *o == ordinal)?;
+        Some(since.checked_add(DEADLINE).unwrap_or(Timestamp::MAX))
+    }
+
     fn wake_for(&self, ordinal: Ordinal, part: &mut Part) {
-        if let Some((_, since)) = self
-            .observed
-            .recall
-            .roll_step_since
-            .filter(|(o, _)| *o == ordinal)
-        {
-            part.wake(since.checked_add(DEADLINE).unwrap_or(Timestamp::MAX));
+        if let Some(at) = self.deadline(ordinal) {
+            part.wake(at);
         }
     }
 
@@ -388,7 +408,7 @@ impl Roll<'_> {
         &self,
         change: &Change,
         partition: Option<i32>,
-        reverted: Option<&str>,
+        reverted: Option<Reverted<'_>>,
         purpose: PatchPurpose,
     ) -> Step {
         change.step(self.observed, self.workload, partition, reverted, purpose)

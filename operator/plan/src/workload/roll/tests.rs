@@ -193,6 +193,97 @@ fn a_provider_that_does_not_get_healthy_goes_back() {
 }
 
 #[test]
+fn a_revert_says_image_provider_and_cause_also_to_the_next_process() {
+    for adopt in [false, true] {
+        let mut server = running(adopt, 3);
+        server.set_pool(wanting(adopt, 3, BROKEN));
+        server.until(|s| !s.started.is_empty());
+        let trouble = "ImagePullBackOff: image vk:broken of container provider can't be pulled";
+        let ails = |server: &mut Server| {
+            if let Some(pod) = server.seen.provider_pods.get_mut(&2).filter(|p| !p.ready) {
+                Arc::make_mut(pod).trouble = Some(trouble.to_owned());
+            }
+        };
+        let mut event = None;
+        for _ in 0..400 {
+            ails(&mut server);
+            let part = server.pass(9);
+            for finding in part.findings {
+                if let Finding::Event(note) = finding
+                    && note.reason == EventReason::RolloutReverted
+                {
+                    event = Some(note.note);
+                }
+            }
+            if server.seen.template_copy.is_none() && event.is_some() {
+                break;
+            }
+            server.tick();
+        }
+        let because = format!("its provider pod is not Ready: {trouble}");
+        let event = event.unwrap();
+        assert!(event.contains(&because), "adopt: {adopt}: {event}");
+        // Nothing is left of the pod that failed, and the process is another one.
+        server.run();
+        server.seen.recall = Default::default();
+        let said = server.plan().findings.into_iter().find_map(|f| match f {
+            Finding::Stalled {
+                reason: Reason::RolloutReverted,
+                message,
+            } => Some(message),
+            _ => None,
+        });
+        let said = said.unwrap();
+        let what =
+            format!("image {BROKEN} was taken back, {GOOD} runs again: virtual-node-eci-2: {because}, still");
+        assert!(said.starts_with(&what), "adopt: {adopt}: {said}");
+        at_rest(&server);
+        server.set_pool(wanting(adopt, 3, BETTER));
+        server.run();
+        assert_eq!(
+            server
+                .workload()
+                .annotation(vnp_crds::REVERTED_BECAUSE_ANNOTATION),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_provider_in_its_roll_is_updating_with_the_time_of_its_return_and_not_sick() {
+    let mut server = running(true, 3);
+    server.set_pool(wanting(true, 3, BROKEN));
+    server.until(|s| !s.started.is_empty());
+    for _ in 0..5 {
+        server.pass(9);
+        server.tick();
+    }
+    let said: Vec<(ProviderState, String)> = server
+        .plan()
+        .findings
+        .into_iter()
+        .filter_map(|f| match f {
+            Finding::Provider { state, message } => Some((state, message)),
+            _ => None,
+        })
+        .collect();
+    let [(ProviderState::Updating, message)] = &said[..] else {
+        panic!("{said:?}")
+    };
+    let (_, since) = server.seen.recall.roll_step_since.unwrap();
+    let returns = (since + DEADLINE).as_second();
+    let at = Timestamp::from_second(returns).unwrap();
+    assert!(
+        message.starts_with("virtual-node-eci-2 takes up the template change: its provider pod is not Ready"),
+        "{message}"
+    );
+    assert!(
+        message.ends_with(&format!("its former template returns at {at}")),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_roll_that_fails_half_way_takes_all_back() {
     let mut server = running(true, 3);
     server.set_pool(wanting(true, 3, BETTER));

@@ -1,8 +1,11 @@
 //! What a roll has to say.
 
+use jiff::Timestamp;
 use vnp_crds::Reason;
 
 use super::{DEADLINE, Roll};
+use crate::accept::provider_container;
+use crate::drain::health::sick;
 use crate::finding::{Finding, ProviderState};
 use crate::observed::Ordinal;
 use crate::plan::Part;
@@ -52,13 +55,49 @@ impl Roll<'_> {
         });
     }
 
+    /// What keeps the provider from being healthy with the template that it was restarted for.
+    pub(super) fn why(&self, ordinal: Ordinal) -> String {
+        match sick(self.observed, ordinal, self.now) {
+            Some(why) => why,
+            None => "its new provider has not sent a heartbeat yet".to_owned(),
+        }
+    }
+
+    /// `returns`: there is a former template under which it was healthy.
+    pub(super) fn say_taking_up(&self, ordinal: Ordinal, why: &str, returns: bool, part: &mut Part) {
+        let node = self.name(ordinal);
+        let mut message = format!("{node} takes up the template change: {why}");
+        let at = self.deadline(ordinal).filter(|at| returns && *at > self.now);
+        if let Some(at) = at.and_then(|at| Timestamp::from_second(at.as_second()).ok()) {
+            message.push_str(&format!(
+                "; unless it is healthy before, its former template returns at {at}"
+            ));
+        }
+        self.say_updating(part, message);
+    }
+
     pub(super) fn say_reverted(&self, part: &mut Part) {
+        let wanted = self.observed.pool.spec.provider.image.as_deref();
+        let container = self.observed.pool.spec.provider.container();
+        let runs = provider_container(self.workload, container)
+            .ok()
+            .and_then(|index| self.workload.containers().get(index)?["image"].as_str());
+        let what = match (wanted, runs) {
+            (Some(wanted), Some(runs)) if wanted != runs => {
+                format!("image {wanted} was taken back, {runs} runs again")
+            }
+            _ => "the template that the pool asks for was taken back, the former one runs again".to_owned(),
+        };
+        let seconds = DEADLINE.as_secs();
+        let because = match self.mark().map(|mark| mark.because) {
+            None | Some("") => "a provider".to_owned(),
+            Some(because) => because.to_owned(),
+        };
         part.findings.push(Finding::Stalled {
             reason: Reason::RolloutReverted,
             message: format!(
-                "the template that the pool asks for was taken back: a provider was not healthy {} seconds after it started \
-                 with it; correct spec.provider.image or what else was changed last",
-                DEADLINE.as_secs()
+                "{what}: {because}, still not healthy after {seconds} seconds; correct spec.provider.image or what else was \
+                 changed last, and the new template is tried at once"
             ),
         });
     }

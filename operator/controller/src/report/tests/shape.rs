@@ -1,0 +1,188 @@
+//! Ready's message of a drain: what, where, how many, because of what, what to do, until when.
+
+use serde_json::json;
+use vnp_crds::{BlockerReason, ConditionType, DrainPhase, LimitedBy};
+use vnp_plan::finding::Finding;
+
+use crate::report::status::Report;
+use crate::report::testing::{Story, at, blocked, draining, in_drain, pool, provider, saying, settled};
+
+fn ready(report: &Report) -> &str {
+    &report.status.condition(ConditionType::Ready).unwrap().message
+}
+
+#[test]
+fn draining_and_blocked_have_one_shape() {
+    let mut story = Story::of(pool(json!({"spec": {"drain": {"progressDeadlineSeconds": 60}}})));
+    let mut plan = draining(100, []);
+    plan.facts.done_at = Some(at(400));
+    let where_ = "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left); ";
+    let keep = "set spec.replicas: 3 to keep the node; ";
+    let report = story.pass(&plan, 101);
+    let done = "done by 2027-01-15T08:07:00Z if nothing holds it up";
+    assert_eq!(ready(&report), format!("{where_}{keep}{done}"));
+    let plan = draining(100, [blocked(BlockerReason::BlockedByBudget)]);
+    let held = "2 pods are held by BlockedByBudget shop/checkout: no disruption is allowed; add replicas or relax it; ";
+    let report = story.pass(&plan, 103);
+    let until = "Stalled at 2027-01-15T08:02:40Z unless a pod leaves before";
+    assert_eq!(ready(&report), format!("{where_}{held}{keep}{until}"));
+    // Past the deadline Stalled says the same as Ready.
+    let report = story.pass(&plan, 160);
+    let stalled = &report.status.condition(ConditionType::Stalled).unwrap().message;
+    assert_eq!(
+        ready(&report),
+        format!("{where_}{held}set spec.replicas: 3 to keep the node")
+    );
+    assert_eq!(stalled, ready(&report));
+}
+
+#[test]
+fn a_node_that_is_taken_away_can_t_be_kept_and_a_deleted_pool_says_how_to_let_it_go() {
+    let mut plan = draining(0, []);
+    plan.facts.draining[0].phase = DrainPhase::Removing;
+    plan.facts.draining[0].pods_remaining = 0;
+    let report = Story::of(pool(json!({}))).pass(&plan, 1);
+    assert_eq!(
+        ready(&report),
+        "draining virtual-node-eci-2 (Removing, no pod left)"
+    );
+    let deleted = json!({"metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}});
+    let report = Story::of(pool(deleted)).pass(&draining(0, []), 1);
+    let message = ready(&report);
+    assert!(
+        message.contains("set spec.deletionPolicy: Retain to let the nodes go as they are"),
+        "{message}"
+    );
+    assert!(!message.contains("to keep the node"), "{message}");
+}
+
+#[test]
+fn the_time_of_a_forced_deletion_comes_first_whatever_holds_the_drain() {
+    let force = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "ForceDelete"}}});
+    for findings in [vec![], vec![blocked(BlockerReason::BlockedByBudget)]] {
+        let mut story = Story::of(pool(force.clone()));
+        let mut plan = draining(500, findings);
+        let report = story.pass(&plan, 510);
+        let ahead = "spec.drain.timeoutSeconds ends at 2027-01-15T08:10:00Z: then the pods left are deleted past their budgets";
+        assert!(ready(&report).ends_with(ahead), "{}", ready(&report));
+        plan.facts.draining[0].force_announced = Some(at(540));
+        plan.facts.draining[0].force_at = Some(at(600));
+        let report = story.pass(&plan, 541);
+        let first = "from 2027-01-15T08:10:00Z on the pods left on virtual-node-eci-2 are deleted past their budgets; draining";
+        assert!(ready(&report).starts_with(first), "{}", ready(&report));
+        assert!(!ready(&report).contains(ahead), "{}", ready(&report));
+        let node = &report.status.drain.as_ref().unwrap().nodes[0];
+        assert_eq!(node.force_delete_time.as_ref().unwrap().0, at(600));
+    }
+}
+
+#[test]
+fn deadlines_are_told_before_they_come() {
+    for (on_timeout, then) in [
+        ("Wait", "then it is Stalled and goes on"),
+        ("Abort", "then the node is kept"),
+    ] {
+        let drain = json!({"timeoutSeconds": 600, "onTimeout": on_timeout});
+        let mut story = Story::of(pool(json!({"spec": {"drain": drain}})));
+        let report = story.pass(&draining(0, []), 1);
+        let told = format!("spec.drain.timeoutSeconds ends at 2027-01-15T08:10:00Z: {then}");
+        assert!(ready(&report).ends_with(&told), "{}", ready(&report));
+        assert_eq!(report.wake_at, Some(at(600)));
+        let report = story.pass(&draining(0, []), 600);
+        assert!(
+            !ready(&report).contains("timeoutSeconds ends"),
+            "{}",
+            ready(&report)
+        );
+    }
+}
+
+#[test]
+fn nothing_is_not_what_limits_a_drain_that_something_holds() {
+    for (reason, expected) in [
+        (BlockerReason::BlockedByBudget, LimitedBy::Budget),
+        (BlockerReason::MultipleBudgets, LimitedBy::Budget),
+        (BlockerReason::BarePods, LimitedBy::Blocker),
+        (BlockerReason::ProviderUnavailable, LimitedBy::Blocker),
+    ] {
+        for planned in [None, Some(LimitedBy::Nothing), Some(LimitedBy::Settle)] {
+            let mut plan = draining(0, [blocked(reason)]);
+            plan.facts.limited_by = planned;
+            let report = Story::of(pool(json!({}))).pass(&plan, 30);
+            assert_eq!(
+                report.status.drain.unwrap().limited_by,
+                expected,
+                "{reason} {planned:?}"
+            );
+        }
+    }
+    let mut plan = draining(0, [blocked(BlockerReason::BarePods)]);
+    plan.facts.limited_by = Some(LimitedBy::Rate);
+    let report = Story::of(pool(json!({}))).pass(&plan, 1);
+    assert_eq!(report.status.drain.unwrap().limited_by, LimitedBy::Rate);
+}
+
+#[test]
+fn a_drain_that_was_given_up_keeps_its_last_blockers_and_leaves_no_pods_to_go() {
+    let abort = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "Abort"}}});
+    let mut story = Story::of(pool(abort));
+    story.pass(&draining(0, [blocked(BlockerReason::BlockedByBudget)]), 30);
+    let mut plan = draining(0, []);
+    plan.facts.draining[0].phase = DrainPhase::Aborted;
+    for second in [600, 700] {
+        let report = story.pass(&plan, second);
+        let drain = report.status.drain.clone().unwrap();
+        assert_eq!(drain.summary, "");
+        assert_eq!(drain.blockers[0].object, "shop/checkout");
+        let message = ready(&report);
+        assert!(
+            message.starts_with("the drain of virtual-node-eci-2 (140 of 300 pods left) took longer"),
+            "{message}"
+        );
+        assert!(
+            message.contains("it was held by BlockedByBudget shop/checkout: no disruption"),
+            "{message}"
+        );
+        story.restart();
+    }
+    // Another node that drains counts again, and what held the first one is the past.
+    plan.facts.draining.push(in_drain(1, 700));
+    let drain = story.pass(&plan, 710).status.drain.unwrap();
+    assert_eq!((drain.summary.as_str(), drain.blockers.len()), ("280/600", 0));
+}
+
+#[test]
+fn a_paused_pool_says_how_to_go_on_and_how_much_waits() {
+    let mut plan = settled();
+    plan.facts.pending_changes = vec!["replicas 3 -> 4".to_owned(); 3];
+    let report = Story::of(pool(json!({"spec": {"paused": true}}))).pass(&plan, 0);
+    assert_eq!(
+        ready(&report),
+        "paused by spec.paused; set spec.paused: false to write 3 changes, which status.pendingChanges lists"
+    );
+    plan.facts.pending_total = 14;
+    let annotated = json!({"metadata": {"annotations": {(vnp_crds::PAUSED_ANNOTATION): "true"}}});
+    let report = Story::of(pool(annotated)).pass(&plan, 0);
+    assert_eq!(
+        ready(&report),
+        "paused by annotation virtualnodes.dev/paused; remove annotation virtualnodes.dev/paused to write 14 changes, \
+         which status.pendingChanges lists"
+    );
+}
+
+#[test]
+fn providers_that_come_up_say_where_to_look_and_until_when() {
+    let mut story = Story::of(pool(json!({})));
+    let plan = saying([provider(vnp_plan::finding::ProviderState::Unhealthy)]);
+    let report = story.pass(&plan, 0);
+    assert_eq!(
+        ready(&report),
+        "virtual-node-eci-2: its Node is not Ready; look at the provider pods in namespace kube-system; Stalled at \
+         2027-01-15T08:10:00Z if nothing moves"
+    );
+    let refused = Finding::Refused {
+        reason: vnp_crds::Reason::InvalidSpec,
+        message: "field x".to_owned(),
+    };
+    assert_eq!(ready(&story.pass(&saying([refused]), 1)), "InvalidSpec: field x");
+}
