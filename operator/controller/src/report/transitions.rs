@@ -8,7 +8,7 @@
 //!   CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
 //! * **A write that was taken**: NodeRemoved, for the Node that was deleted.
 //! * **A write that was refused**: ConfigWarning, for the audit trail, which no condition speaks of.
-//! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`), DrainCancelled (an entry went and its
+//! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`, past the settle), DrainCancelled (an entry went and its
 //!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
 //!   Node), DrainTimedOut (Stalled says so now), Conflict, InvalidSpec and ProfileUnreadable (a condition is False with
 //!   that reason now), ForceDeleted (with Drained, when pods were deleted by force). They are told after that status was written, so a restart in between
@@ -20,7 +20,8 @@
 use std::collections::BTreeSet;
 
 use vnp_crds::{
-    BlockerReason, ConditionType, DrainingNode, EventReason, Reason, RetiredOrdinal, VirtualNodePoolStatus,
+    BlockerReason, ConditionType, DrainPhase, DrainingNode, EventReason, Reason, RetiredOrdinal,
+    VirtualNodePoolStatus,
 };
 use vnp_plan::drain::audit::AUDIT_PREFIX;
 use vnp_plan::finding::{Blocker, EventNote, Finding};
@@ -113,10 +114,11 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     let before = previous.map(draining).unwrap_or_default();
     let after = draining(next);
 
-    for node in after
-        .iter()
-        .filter(|n| !before.iter().any(|known| same_drain(known, n)))
-    {
+    let told = |n: &DrainingNode| {
+        let known = previous.filter(|status| before.iter().any(|k| same_drain(k, n) && begun(status, k)));
+        known.is_some()
+    };
+    for node in after.iter().filter(|n| begun(next, n) && !told(n)) {
         let mut text = format!(
             "draining {}: {} pods are to leave",
             node.name, node.pods_remaining
@@ -143,7 +145,11 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
                     "{} stays, {target} nodes are wanted: its drain ended with {} pods on it",
                     node.name, node.pods_remaining
                 );
-                all.insert(note(EventReason::DrainCancelled, drain_key(node), text));
+                let key = match previous {
+                    Some(status) if begun(status, node) => drain_key(node),
+                    _ => format!("{} {}", node.name, node.uid.as_deref().unwrap_or_default()),
+                };
+                all.insert(note(EventReason::DrainCancelled, key, text));
             }
             // Taken away while its Node waits to be deleted, gone without ever having been up, or not drained just now
             // though nobody wants it.
@@ -252,6 +258,16 @@ fn retired(status: &VirtualNodePoolStatus) -> &[RetiredOrdinal] {
 
 fn same_drain(a: &DrainingNode, b: &DrainingNode) -> bool {
     a.ordinal == b.ordinal && a.started_at == b.started_at
+}
+
+/// The drain is past the cordon's settle, or something holds it. A target that moves up and down every second gets no
+/// drain that far.
+fn begun(status: &VirtualNodePoolStatus, node: &DrainingNode) -> bool {
+    let held = status
+        .drain
+        .as_ref()
+        .is_some_and(|drain| !drain.blockers.is_empty());
+    held || !matches!(node.phase, DrainPhase::Cordoning | DrainPhase::Settling)
 }
 
 /// This one drain of the Node: each has its start and its end.

@@ -118,6 +118,38 @@ fn each_drain_has_its_start_and_its_end() {
 }
 
 #[test]
+fn a_target_that_moves_every_second_is_no_news() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    let mut flip = |seconds: i64| {
+        let mut plan = draining(seconds, []);
+        plan.facts.draining[0].started_at = at(seconds);
+        plan.facts.draining[0].phase = DrainPhase::Settling;
+        let mut news = told(&mut story, &plan, &Attempts::default(), seconds);
+        news.extend(told(&mut story, &settled(), &Attempts::default(), seconds + 1));
+        news
+    };
+    let first = flip(10);
+    assert_eq!(
+        first,
+        [(EventReason::DrainCancelled, "virtual-node-eci-2 uid-2".to_owned())]
+    );
+    assert_eq!(
+        flip(12),
+        first,
+        "the same reason and subject is told every ten minutes"
+    );
+    let mut plan = draining(20, []);
+    plan.facts.draining[0].phase = DrainPhase::Settling;
+    assert_eq!(reasons(&mut story, &plan, 20), []);
+    assert_eq!(
+        reasons(&mut story, &draining(20, []), 25),
+        [EventReason::DrainStarted]
+    );
+    assert_eq!(reasons(&mut story, &draining(20, []), 30), []);
+}
+
+#[test]
 fn a_node_that_nobody_wants_is_not_said_to_stay() {
     let mut story = Story::of(pool(json!({})));
     node(&mut story, 2);
