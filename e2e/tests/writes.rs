@@ -243,6 +243,7 @@ async fn a_workload_is_made_once_and_patched_only_as_it_was_read() -> Result<()>
     let refused = bench
         .step(Step::ApplyWorkload {
             body: misspelt,
+            purpose: PatchPurpose::Configure,
             changes: vec![],
         })
         .await;

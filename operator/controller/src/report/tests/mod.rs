@@ -1,5 +1,6 @@
 //! What others make of our status, and what holds for any of it.
 
+mod answers;
 mod events;
 mod judges;
 mod kstatus;
