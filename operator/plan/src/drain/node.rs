@@ -273,11 +273,18 @@ fn unhealthy(
         Unhealthy::NodeMissing if pods > 0 => BlockerReason::NodeMissing,
         _ => BlockerReason::ProviderUnavailable,
     };
+    let namespace = scene.workload.namespace();
+    let remedy = match why {
+        // Source: virtual-kubelet 1.12, whose process never registers a Node a second time.
+        Unhealthy::NodeMissing => format!(
+            "some providers register it only when they start: restart this one with kubectl -n {namespace} delete pod {}",
+            entry.name
+        ),
+        _ => format!("see kubectl -n {namespace} describe pod {}", entry.name),
+    };
     let why = in_words(why, scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref));
     let message = format!(
-        "{why}, so nobody could delete its instances; the drain goes on when it is healthy, see kubectl -n {} describe pod {}",
-        scene.workload.namespace(),
-        entry.name
+        "{why}, so nobody could delete its instances; the drain goes on when it is healthy; {remedy}"
     );
     plan.block(scene.blocker(reason, entry.name.clone(), pods, message));
 }

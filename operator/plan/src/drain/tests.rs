@@ -221,6 +221,14 @@ fn nothing_is_evicted_while_the_provider_is_sick() {
         };
         assert_eq!(blockers(&plan), [expected]);
         assert_eq!(plan.held_by_provider, Some(2));
+        // Only a start of its provider may bring a Node back.
+        let message = plan.findings.iter().find_map(|f| match f {
+            Finding::Blocker(b) => Some(b.message.as_str()),
+            _ => None,
+        });
+        let advised =
+            message.is_some_and(|m| m.contains("kubectl -n kube-system delete pod virtual-node-eci-2"));
+        assert_eq!(advised, expected == BlockerReason::NodeMissing, "{message:?}");
     }
 }
 
