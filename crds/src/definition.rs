@@ -277,7 +277,7 @@ mod tests {
             "pace": "Limited", "evictionsPerSecond": 20, "burst": 100, "maxTerminating": 1000,
             "maxConcurrentPerBudget": 16, "maxConcurrentNodes": 1, "cordonSettleSeconds": 5, "emptySettleSeconds": 30,
             "instanceDeletesPerSecond": 20, "progressDeadlineSeconds": 600, "onTimeout": "Wait", "barePods": "Block",
-            "daemonSetPods": "Evict", "capacityCheck": "Enforce",
+            "daemonSetPods": "Evict", "disruptionAnnotations": "Respect", "capacityCheck": "Enforce",
         })
         .as_object()
         .unwrap()

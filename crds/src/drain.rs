@@ -63,6 +63,16 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// What happens to pods that ask not to be disturbed.
+    pub enum DisruptionAnnotations {
+        /// They hold the drain.
+        Respect,
+        /// They are evicted like others.
+        Ignore,
+    }
+}
+
+wire_enum! {
     /// Whether a drain needs room for the pods elsewhere.
     pub enum CapacityCheck {
         /// Hold the drain while the other virtual nodes lack room.
@@ -142,13 +152,18 @@ pub struct Drain {
     /// an announcement. Abort: uncordon and keep the node. Default: Wait.
     pub on_timeout: OnTimeout,
 
-    /// What happens to pods without any controller, which nobody brings back. Block: they hold the drain. WaitForCompletion:
-    /// it waits until they finish. Evict: they are evicted. Default: Block.
+    /// What happens to pods that nobody brings back: those without any controller, and those of a controller that is not
+    /// known to make its pods again (its kind has no scale subresource). Block: they hold the drain. WaitForCompletion: it
+    /// waits until they finish. Evict: they are evicted. Default: Block.
     pub bare_pods: BarePods,
 
     /// What happens to pods of DaemonSets. Evict: they are evicted like others. IgnoreNeverStarted: those that never started
     /// do not hold the node. Default: Evict.
     pub daemon_set_pods: DaemonSetPods,
+
+    /// What happens to pods that ask not to be disturbed (karpenter.sh/do-not-disrupt, cluster-autoscaler.kubernetes.io/safe-to-evict,
+    /// alibabacloud.com/drain-pod). Respect: they hold the drain. Ignore: they are evicted like others. Default: Respect.
+    pub disruption_annotations: DisruptionAnnotations,
 
     /// Enforce: hold the drain while the other virtual nodes lack room for pods that require one. Ignore: do not look.
     /// Default: Enforce.
@@ -205,6 +220,7 @@ impl Default for Drain {
             on_timeout: OnTimeout::Wait,
             bare_pods: BarePods::Block,
             daemon_set_pods: DaemonSetPods::Evict,
+            disruption_annotations: DisruptionAnnotations::Respect,
             capacity_check: CapacityCheck::Enforce,
             stages: Vec::new(),
         }
@@ -244,6 +260,8 @@ pub struct DrainSettings {
     pub bare_pods: BarePods,
     /// `daemonSetPods`
     pub daemon_set_pods: DaemonSetPods,
+    /// `disruptionAnnotations`
+    pub disruption_annotations: DisruptionAnnotations,
     /// `capacityCheck`
     pub capacity_check: CapacityCheck,
     /// `stages`
@@ -272,6 +290,7 @@ impl Drain {
             on_timeout: self.on_timeout,
             bare_pods: self.bare_pods,
             daemon_set_pods: self.daemon_set_pods,
+            disruption_annotations: self.disruption_annotations,
             capacity_check: self.capacity_check,
             stages: self.stages.clone(),
         }

@@ -30,8 +30,8 @@ pub use compute::{ComputeDefaults, ComputeQos};
 pub use conditions::{ConditionType, Reason};
 pub use definition::{DefinitionError, definition, definition_yaml};
 pub use drain::{
-    BarePods, CapacityCheck, DaemonSetPods, Drain, DrainSettings, DrainStage, OnTimeout, Pace, Reap,
-    StageWait,
+    BarePods, CapacityCheck, DaemonSetPods, DisruptionAnnotations, Drain, DrainSettings, DrainStage,
+    OnTimeout, Pace, Reap, StageWait,
 };
 pub use events::EventReason;
 pub use keys::{OWN_ENV, OWN_PROFILE_KEYS, compute_label, env_key, profile_key, trigger_label, virtual_node};

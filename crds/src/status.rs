@@ -117,6 +117,10 @@ pub struct RetiredOrdinal {
 
     /// Whether it was given up by annotation, pods and all.
     pub abandoned: bool,
+
+    /// Since when neither its Node nor its provider was there: a pod made later is no lost race.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone_time: Option<Time>,
 }
 
 wire_enum! {
@@ -251,8 +255,10 @@ wire_enum! {
         BlockedByBudget,
         /// Several budgets select the pod, which the Eviction API refuses.
         MultipleBudgets,
-        /// Pods without a controller, and `barePods: Block`.
+        /// Pods that nobody would make again, and `barePods: Block`.
         BarePods,
+        /// Pods that ask not to be disturbed, and `disruptionAnnotations: Respect`.
+        DoNotDisrupt,
         /// Pods whose completion is waited for.
         WaitingForCompletion,
         /// Pods 30 s past their deletion timestamp.
@@ -261,7 +267,7 @@ wire_enum! {
         NamespaceTerminating,
         /// A DaemonSet puts its pod back on the node.
         DaemonSetTargetsVirtualNode,
-        /// Pods keep arriving in spite of the cordon.
+        /// A controller puts its pods back on the node in spite of the cordon.
         NewPodsKeepArriving,
         /// The API server forbids the eviction.
         EvictionForbidden,

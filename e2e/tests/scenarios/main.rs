@@ -18,6 +18,7 @@ mod policies;
 mod pool;
 mod quiet;
 mod reported;
+mod returns;
 mod roll;
 mod stages;
 mod stateful_sets;

@@ -80,7 +80,8 @@ async fn pods_that_stay_are_named_and_hold_the_node() -> Result<()> {
         for namespace in [s.namespace(), &ending] {
             expected.insert(("StuckTerminating".into(), format!("{namespace}/held")), 1);
         }
-        expected.insert(("NewPodsKeepArriving".into(), node.clone()), 3);
+        let keeps_coming = format!("Namespace/{}", s.namespace());
+        expected.insert(("NewPodsKeepArriving".into(), keeps_coming), 3);
         eventually("each is named", Duration::from_secs(90), async || {
             let drain = get_pool(s).await?["status"]["drain"].clone();
             let told = blockers(&drain)?;

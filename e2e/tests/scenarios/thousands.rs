@@ -34,6 +34,8 @@ fn pool(s: &Scenario<'_>, replicas: u32, drain: &Value) -> Value {
     let mut pool = s.pool(replicas);
     let settings = &mut pool["spec"]["drain"];
     settings["instanceDeletesPerSecond"] = json!(DELETES_PER_SECOND);
+    // Nothing makes them again.
+    settings["barePods"] = json!("Evict");
     if let (Some(settings), Some(drain)) = (settings.as_object_mut(), drain.as_object()) {
         settings.extend(drain.clone());
     }

@@ -300,9 +300,13 @@ impl PoolLoop {
 
     fn remember(&self, seen: &Observed, plan: &Plan, clock: Reading) {
         let draining: BTreeSet<_> = plan.facts.draining.iter().map(|n| n.ordinal).collect();
-        self.cluster
-            .memories
-            .take_plan(seen.pool_uid(), &plan.settles, &draining, clock.corrections);
+        self.cluster.memories.take_plan(
+            seen.pool_uid(),
+            &plan.settles,
+            &plan.progress,
+            &draining,
+            clock.corrections,
+        );
         let recall = remember(seen, clock.now);
         let mut recalls = self
             .cluster

@@ -46,6 +46,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
             drain.orders
         },
         settles: drain.settles,
+        progress: drain.progress,
         ..Plan::default()
     };
     plan.findings.extend(acceptance.findings);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use vnp_crds::{DeletionPolicy, DrainPhase, LimitedBy, RetiredOrdinal};
 
+use crate::drain::memory::Progress;
 use crate::drain::order::DrainOrder;
 use crate::drain::settle::Settle;
 use crate::finding::Finding;
@@ -23,6 +24,8 @@ pub struct Plan {
     pub orders: Vec<DrainOrder>,
     /// The settle of each draining ordinal that is valid from now on; an ordinal that is not here has none.
     pub settles: BTreeMap<Ordinal, Settle>,
+    /// How far the drains are, by ordinal.
+    pub progress: BTreeMap<Ordinal, Progress>,
     /// What there is to say.
     pub findings: Vec<Finding>,
     /// What the status shows.

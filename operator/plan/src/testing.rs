@@ -142,6 +142,7 @@ pub(crate) fn pod(name: &str) -> BoundPod {
         created: Some(after(-600)),
         labels: BTreeMap::from([("app".to_owned(), "shop".to_owned())]),
         controller: Some(PodOwner {
+            api_version: "apps/v1".to_owned(),
             kind: "ReplicaSet".to_owned(),
             name: "shop".to_owned(),
             uid: "rs".to_owned(),
@@ -180,6 +181,8 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         nodes: (0..replicas).map(|o| (o, Arc::new(node(o)))).collect(),
         bound: BTreeMap::new(),
         stateful_sets: BTreeMap::new(),
+        controllers: Default::default(),
+        wanted: Default::default(),
         namespaces: Arc::default(),
         budgets: Arc::new(Vec::new()),
         restore_copy: None,

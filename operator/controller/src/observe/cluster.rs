@@ -11,6 +11,7 @@ use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::placement::places;
 use vnp_plan::profile::SetBackHistory;
 
+use super::controllers::Controllers;
 use super::heartbeat::{Heartbeats, Sign};
 use super::kinds::{Audits, Budgets, Copies, Leases, NodeRow, Nodes, Pools, Profiles, Warnings, Workloads};
 use super::memory::DrainMemories;
@@ -21,6 +22,7 @@ use super::pods::{PodChange, PodShelf};
 use super::scheduler::Scheduler;
 use super::scope::{self, Scope};
 use super::version::KubernetesVersion;
+use super::wanted::WantedCounts;
 use super::webhook::Webhook;
 use crate::runtime::clock::Clock;
 use crate::runtime::queue::Queue;
@@ -67,6 +69,10 @@ pub struct Cluster {
     pub overflow: Overflow,
     /// Which Kubernetes this is.
     pub kubernetes: KubernetesVersion,
+    /// Kinds of the controllers of pods.
+    pub controllers: Controllers,
+    /// How many pods StatefulSets want.
+    pub wanted: WantedCounts,
     /// The webhook.
     pub webhook: Webhook,
     /// What time it is.
@@ -132,6 +138,8 @@ impl Cluster {
             scheduler: Scheduler::default(),
             overflow: Overflow::default(),
             kubernetes: KubernetesVersion::default(),
+            controllers: Controllers::default(),
+            wanted: WantedCounts::default(),
             webhook: Webhook::default(),
             clock,
             heartbeats: Heartbeats::default(),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::VirtualNodePool;
-use vnp_plan::drain::memory::{Departures, DrainMemory};
+use vnp_plan::drain::memory::{Departures, DrainMemory, Progress};
+use vnp_plan::drain::returns::Returned;
 use vnp_plan::drain::settle::Settle;
-use vnp_plan::observed::{BoundPod, NodeView, ObjectKey, Ordinal};
+use vnp_plan::observed::{BoundPod, NodeView, Ordinal};
 
 use crate::runtime::clock::Reading;
 
@@ -74,10 +75,17 @@ impl DrainMemories {
             let pods = status.and_then(|s| s.pods).unwrap_or(0);
             let total = status.and_then(|s| s.drain.as_ref()).map_or(0, |d| d.pods_total);
             let start = Departures::after_restart(u32::try_from(pods.max(total)).unwrap_or(0), now);
-            PoolMemory {
+            let mut memory = PoolMemory {
                 start,
                 ordinals: BTreeMap::new(),
+            };
+            if let Some(drain) = status.and_then(|s| s.drain.as_ref()) {
+                // What came back before this process began is not asked to leave again at once.
+                for node in &drain.nodes {
+                    memory.of(node.ordinal).returned = Returned::reported(drain, now);
+                }
             }
+            memory
         });
     }
 
@@ -120,7 +128,9 @@ impl DrainMemories {
                 m.node_uid.clone_from(&node.uid);
                 m.cordoned_since = None;
                 m.settle = None;
-                m.arrivals = 0;
+            }
+            if node.is_some_and(|n| !n.holds_our_cordon()) {
+                m.returned.forget();
             }
             let Some(node) = node.filter(|n| n.holds_our_cordon()) else {
                 m.cordoned_since = None;
@@ -159,12 +169,16 @@ impl DrainMemories {
         }
     }
 
-    /// Notes how a pod ended, when its node drains: by the status, so that a process that does not lead knows it too.
+    /// Notes that a pod is gone, and how it ended when its node drains: by the status, so that a process that does not lead knows it too.
     pub fn see_end(&self, pool: &VirtualNodePool, ordinal: Ordinal, pod: &BoundPod, now: Timestamp) {
-        if drains(pool, ordinal) {
-            let uid = pool.metadata.uid.as_deref().unwrap_or_default();
-            self.with(uid, ordinal, |m| m.witness.see_gone(pod, now));
-        }
+        let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+        let drains = drains(pool, ordinal);
+        self.with(uid, ordinal, |m| {
+            m.returned.see_gone(pod);
+            if drains {
+                m.witness.see_gone(pod, now);
+            }
+        });
     }
 
     /// Forgets how pods ended on nodes that drain no more.
@@ -182,7 +196,7 @@ impl DrainMemories {
     }
 
     /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not
-    /// have seen it. Pods of DaemonSets tolerate a cordon and are counted by DaemonSet.
+    /// have seen it.
     pub fn see_arrival(
         &self,
         pool_uid: &str,
@@ -193,29 +207,21 @@ impl DrainMemories {
     ) {
         self.with(pool_uid, ordinal, |m| {
             let Some(since) = m.cordoned_since else { return };
-            if let Some(owner) = pod.controller.as_ref().filter(|_| pod.daemon_set()) {
-                let set = ObjectKey {
-                    namespace: pod.key.namespace.clone(),
-                    name: owner.name.clone(),
-                };
-                let returns = m.daemon_returns.entry(set).or_default();
-                *returns = returns.saturating_add(1);
-                return;
-            }
             let settle = SignedDuration::try_from(settle).unwrap_or(SignedDuration::MAX);
             if now.duration_since(since) > settle {
-                m.arrivals = m.arrivals.saturating_add(1);
+                m.returned.see(pod, now);
             }
         });
     }
 
-    /// Takes over what a plan says: the settles that are valid, and which ordinals drain. What belongs to a drain is
+    /// Takes over what a plan says: the settles that are valid, and which ordinals drain, and how far they are. What belongs to a drain is
     /// forgotten for ordinals that don't; what the cloud has to delete is not. A plan made before the clock was corrected
     /// (see [`Self::corrected`]) begins no settle.
     pub fn take_plan(
         &self,
         pool_uid: &str,
         settles: &BTreeMap<Ordinal, Settle>,
+        progress: &BTreeMap<Ordinal, Progress>,
         draining: &BTreeSet<Ordinal>,
         corrections: u64,
     ) {
@@ -232,9 +238,9 @@ impl DrainMemories {
         }
         for (ordinal, memory) in &mut pool.ordinals {
             memory.settle = settles.get(ordinal).cloned();
+            memory.progress = progress.get(ordinal).copied();
             if !draining.contains(ordinal) {
-                memory.arrivals = 0;
-                memory.daemon_returns.clear();
+                memory.returned.forget();
                 memory.refusals.clear();
                 memory.limited_by = None;
             }
@@ -249,7 +255,7 @@ fn drains(pool: &VirtualNodePool, ordinal: Ordinal) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use vnp_plan::observed::{CordonOwner, PodOwner};
+    use vnp_plan::observed::{CordonOwner, ObjectKey, PodOwner};
 
     use super::*;
 
@@ -273,6 +279,7 @@ mod tests {
 
     fn pod(kind: &str) -> BoundPod {
         let owner = PodOwner {
+            api_version: "apps/v1".to_owned(),
             kind: kind.into(),
             name: "agent".into(),
             uid: "o".into(),
@@ -321,6 +328,29 @@ mod tests {
         assert_eq!(since(), Some(at(9)), "another leader, another cordon");
     }
 
+    fn returns(memories: &DrainMemories) -> Vec<(String, u32)> {
+        let memory = &memories.snapshot(POOL)[&2];
+        memory
+            .returned
+            .controllers()
+            .map(|(key, count)| (key.to_string(), count))
+            .collect()
+    }
+
+    #[test]
+    fn after_a_start_pods_that_came_back_before_are_left_alone() {
+        let memories = DrainMemories::default();
+        let status = serde_json::json!({"drain": {"summary": "1/1", "podsTotal": 1, "podsRemaining": 1,
+            "podsTerminating": 0, "podsBlocked": 0, "limitedBy": "Rate",
+            "nodes": [{"name": "v-2", "ordinal": 2, "phase": "Evicting", "startedAt": at(0).to_string(), "recordons": 0,
+                       "podsTotal": 1, "podsRemaining": 1}],
+            "blockers": [
+                {"reason": "NewPodsKeepArriving", "object": "Deployment/shop/web", "pods": 1, "since": at(0).to_string(), "message": ""},
+                {"reason": "BlockedByBudget", "object": "shop/web", "pods": 1, "since": at(0).to_string(), "message": ""}]}});
+        memories.meet(&pool(status), at(0));
+        assert_eq!(returns(&memories), [("Deployment/shop/web".to_owned(), 3)]);
+    }
+
     #[test]
     fn only_pods_that_come_after_the_cordon_settled_are_arrivals() {
         let memories = DrainMemories::default();
@@ -328,12 +358,22 @@ mod tests {
         memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(0));
         memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
         memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(5));
-        assert_eq!(memories.snapshot(POOL)[&2].arrivals, 0);
+        assert_eq!(memories.snapshot(POOL)[&2].returned.controllers().count(), 0);
         memories.see_arrival(POOL, 2, &pod("ReplicaSet"), settle, at(6));
         memories.see_arrival(POOL, 2, &pod("DaemonSet"), settle, at(6));
-        let memory = &memories.snapshot(POOL)[&2];
-        assert_eq!(memory.arrivals, 1);
-        assert_eq!(memory.daemon_returns.values().collect::<Vec<_>>(), [&1]);
+        assert_eq!(
+            returns(&memories),
+            [
+                ("DaemonSet/shop/agent".to_owned(), 1),
+                ("ReplicaSet/shop/agent".to_owned(), 1)
+            ]
+        );
+        // A Node that was gone for a while, or is another one now, is the same place for its pods.
+        memories.see_node(POOL, 2, None, at(7));
+        memories.see_node(POOL, 2, Some(&node("b", CordonOwner::Us)), at(8));
+        assert_eq!(returns(&memories).len(), 2);
+        memories.see_node(POOL, 2, Some(&node("b", CordonOwner::Nobody)), at(9));
+        assert_eq!(returns(&memories), [], "uncordoned, it takes pods again");
     }
 
     #[test]
@@ -355,11 +395,26 @@ mod tests {
         memories.see_node(POOL, 2, Some(&node("a", CordonOwner::Us)), at(0));
         memories.see_arrival(POOL, 2, &pod("ReplicaSet"), Duration::ZERO, at(6));
         memories.see_departure(POOL, 2, 3, 2.0, at(7));
-        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::from([2]), 0);
-        assert_eq!(memories.snapshot(POOL)[&2].arrivals, 1);
-        memories.take_plan(POOL, &BTreeMap::new(), &BTreeSet::new(), 0);
+        let (none, far) = (
+            BTreeMap::new(),
+            BTreeMap::from([(
+                2,
+                Progress {
+                    lasting: 4,
+                    at: at(8),
+                },
+            )]),
+        );
+        memories.take_plan(POOL, &none, &far, &BTreeSet::from([2]), 0);
+        assert_eq!(returns(&memories).len(), 1);
+        assert_eq!(memories.snapshot(POOL)[&2].progress, far.get(&2).copied());
+        memories.take_plan(POOL, &none, &BTreeMap::new(), &BTreeSet::new(), 0);
         let memory = &memories.snapshot(POOL)[&2];
-        assert_eq!((memory.arrivals, memory.departures.last), (0, Some((at(7), 3))));
+        assert_eq!(
+            (memory.progress, memory.departures.last),
+            (None, Some((at(7), 3)))
+        );
+        assert_eq!(returns(&memories), []);
     }
 
     #[test]
@@ -387,7 +442,8 @@ mod tests {
         let settle = Settle::begin("2/a/0".into(), None, list, 0, vnp_crds::DaemonSetPods::Evict).unwrap();
         let settles = BTreeMap::from([(2, settle)]);
         for (corrections, kept) in [(0, false), (1, true)] {
-            memories.take_plan(POOL, &settles, &BTreeSet::from([2]), corrections);
+            let draining = BTreeSet::from([2]);
+            memories.take_plan(POOL, &settles, &BTreeMap::new(), &draining, corrections);
             assert_eq!(
                 memories.snapshot(POOL)[&2].settle.is_some(),
                 kept,

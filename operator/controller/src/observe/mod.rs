@@ -2,6 +2,7 @@
 //! is decided on live reads.
 
 pub mod cluster;
+pub mod controllers;
 pub mod heartbeat;
 pub mod kinds;
 pub mod live;
@@ -15,6 +16,7 @@ pub mod scheduler;
 pub mod scope;
 pub mod sight;
 pub mod version;
+pub mod wanted;
 pub mod watches;
 pub mod webhook;
 pub mod wire;

@@ -47,6 +47,8 @@ impl Cluster {
             nodes: BTreeMap::new(),
             bound: BTreeMap::new(),
             stateful_sets: BTreeMap::new(),
+            controllers: Arc::default(),
+            wanted: BTreeMap::new(),
             namespaces: self.all_namespaces(),
             budgets: self.all_budgets(),
             restore_copy: self.copy(RESTORE_PREFIX, &uid),
@@ -160,6 +162,16 @@ impl Cluster {
                 .filter_map(|pod| {
                     let uid = &pod.stateful_set()?.uid;
                     Some((uid.clone(), shelf.members(uid)?.clone()))
+                })
+                .collect();
+            let pods = || seen.bound.values().flat_map(|pods| pods.iter());
+            seen.controllers = self.controllers.of(pods().filter_map(|p| p.controller.as_ref()));
+            seen.wanted = pods()
+                .filter_map(|pod| {
+                    let owner = pod.stateful_set()?;
+                    let members = seen.stateful_sets.get(&owner.uid)?;
+                    let wanted = self.wanted.of(owner, &pod.key.namespace, members)?;
+                    Some((owner.uid.clone(), wanted))
                 })
                 .collect();
         });

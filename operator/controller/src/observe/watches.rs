@@ -18,9 +18,11 @@ use vnp_plan::profile::ACS_PROFILE_CONFIG_MAP;
 use vnp_plan::scheduling::CRD_NAME;
 
 use super::cluster::{Cluster, Scoped};
+use super::controllers;
 use super::mirror::{Mirror, Shelf, Told, watch};
 use super::scope::Scope;
 use super::version;
+use super::wanted;
 use super::wire::{RawCrd, RawPolicy, RawWorkload, SlimNamespace, SlimNode, SlimPod};
 use crate::admission::keyring::TLS_SECRET;
 use crate::runtime::health::Readiness;
@@ -143,6 +145,8 @@ impl Watches {
         ));
         all.push(self.policies(&cluster));
         all.push(version::follow(client(), cluster.clone()).boxed());
+        all.push(controllers::follow(client(), cluster.clone()).boxed());
+        all.push(wanted::follow(client(), cluster.clone()).boxed());
         if self.webhook {
             let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
             let secrets = Watched::by(secrets, &named(TLS_SECRET));

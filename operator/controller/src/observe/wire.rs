@@ -109,6 +109,12 @@ struct Annotations {
     acs_instance: Option<String>,
     #[serde(rename = "virtualnodes.dev/cordoned-in-term")]
     cordon_term: Option<String>,
+    #[serde(rename = "karpenter.sh/do-not-disrupt")]
+    do_not_disrupt: Option<String>,
+    #[serde(rename = "cluster-autoscaler.kubernetes.io/safe-to-evict")]
+    safe_to_evict: Option<String>,
+    #[serde(rename = "alibabacloud.com/drain-pod")]
+    drain_pod: Option<String>,
     #[serde(rename = "virtualnodes.dev/placed-by")]
     placed_by: Option<String>,
     #[serde(rename = "virtualnodes.dev/compute-defaults")]

@@ -64,6 +64,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         bound: Default::default(),
         budgets: Default::default(),
         stateful_sets: Default::default(),
+        controllers: Default::default(),
+        wanted: Default::default(),
         namespaces: Default::default(),
         restore_copy: None,
         template_copy: None,

@@ -83,6 +83,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         nodes: Default::default(),
         bound: Default::default(),
         stateful_sets: Default::default(),
+        controllers: Default::default(),
+        wanted: Default::default(),
         namespaces: Default::default(),
         budgets: Default::default(),
         restore_copy: None,

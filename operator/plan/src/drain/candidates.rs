@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use vnp_crds::{BarePods, BlockerReason, Pace};
+use vnp_crds::{BlockerReason, Pace};
 
 use super::budgets::{BudgetSelectors, no_disruptions};
 use super::health::ProviderMark;
+use super::makers::{Spared, spared};
 use super::memory::{DrainMemory, Refusal};
 use super::order::{DrainLimits, DrainOrder, EvictionCandidate};
 use super::ordered::{Turn, held as waits_for, turn};
+use super::returns::{Back, Returning};
 use super::stages::{Place, Stages};
 use super::{DrainPlan, Scene, seconds};
 use crate::observed::{BoundPod, NodeView, ObjectKey, Ordinal, PodOwner};
@@ -18,10 +20,6 @@ use crate::plan::NodeInDrain;
 
 /// A pod that is still there so long after its deletionTimestamp hangs on something.
 const STUCK_AFTER_SECONDS: i64 = 30;
-/// A DaemonSet whose pods came back so often is not evicted any more: its controller ignores cordons.
-const DAEMON_RETURNS: u32 = 2;
-/// So many arrivals after the cordon had settled are not the scheduler's delay any more.
-const ARRIVALS: u32 = 3;
 
 /// Gives the node's order and its blockers.
 pub(super) fn order(
@@ -38,6 +36,7 @@ pub(super) fn order(
     };
     let stage = stages.turn(scene.seen.holding(ordinal));
     let memory = scene.seen.memory.get(&ordinal);
+    let returning = Returning::of(memory, scene.seen.holding(ordinal), scene.now);
     let selectors = BudgetSelectors::of(&scene.seen.budgets);
     let mut held = Held::default();
     let mut offer = Offer {
@@ -71,9 +70,24 @@ pub(super) fn order(
                 continue;
             }
         }
-        if let Some((reason, object, message)) = refused(scene, pod, memory) {
-            held.add(reason, object, message, scene.now);
-            continue;
+        let back = returning.judge(pod);
+        match spared(scene, pod) {
+            Some(Spared::By(reason, object, message)) => {
+                held.add(reason, object, message, scene.now);
+                back.into_iter().for_each(|b| held.beside(b, scene.now));
+                continue;
+            }
+            // The answer wakes.
+            Some(Spared::ForNow) => continue,
+            None => {}
+        }
+        match back {
+            Some(back) if back.tried => held.beside(back, scene.now),
+            Some(back) => {
+                held.add(back.reason, back.object, back.message, scene.now);
+                continue;
+            }
+            None => {}
         }
         let budgets = if pod.finished() {
             Vec::new()
@@ -92,7 +106,7 @@ pub(super) fn order(
             offer.add(scene, pod, Vec::new(), memory, &selectors, &mut held);
         }
     }
-    arriving(scene, node, memory, plan);
+    returning.wake.into_iter().for_each(|at| plan.wake(at));
     entry.pods_blocked = i32::try_from(held.pods()).unwrap_or(i32::MAX);
     held.report(scene, plan);
     let pods = offer.sorted();
@@ -114,28 +128,6 @@ pub(super) fn order(
         budgets,
         ..empty_order(scene, ordinal, node, provider)
     });
-}
-
-/// Says that pods keep coming although the node is cordoned.
-pub(super) fn arriving(
-    scene: &Scene<'_>,
-    node: &NodeView,
-    memory: Option<&DrainMemory>,
-    plan: &mut DrainPlan,
-) {
-    let Some(arrivals) = memory.map(|m| m.arrivals).filter(|a| *a >= ARRIVALS) else {
-        return;
-    };
-    let message = "pods are still bound to it although it is cordoned: something sets spec.nodeName or tolerates \
-                   the cordon; each of them is evicted too";
-    let mut blocker = scene.blocker(
-        BlockerReason::NewPodsKeepArriving,
-        node.name.clone(),
-        0,
-        message.to_owned(),
-    );
-    blocker.pods = i32::try_from(arrivals).unwrap_or(i32::MAX);
-    plan.block(blocker);
 }
 
 /// An order for the node that names no pod yet.
@@ -230,7 +222,8 @@ fn next_of<'a>(
 ) -> Option<&'a BoundPod> {
     let unknown = Arc::default();
     let members = scene.seen.stateful_sets.get(&owner.uid).unwrap_or(&unknown);
-    let turn = turn(members, pods, scene.now);
+    let wanted = scene.seen.wanted.get(&owner.uid);
+    let turn = turn(members, wanted, pods, scene.now);
     plan.waits_for_turn |= pods.len() > 1 || !matches!(turn, Turn::Leaves(_));
     match turn {
         Turn::Leaves(pod) => plan.turns.insert(owner.uid.clone()).then_some(pod),
@@ -247,7 +240,7 @@ fn next_of<'a>(
                 name: owner.name.clone(),
             }
             .to_string();
-            let message = waits_for(&set, &by, state);
+            let message = waits_for(&set, &by, state, wanted);
             for _ in pods {
                 held.add(
                     BlockerReason::StatefulSetStuck,
@@ -305,59 +298,6 @@ pub(super) fn stuck(
     );
 }
 
-/// Pods that are not even asked for.
-fn refused(
-    scene: &Scene<'_>,
-    pod: &BoundPod,
-    memory: Option<&DrainMemory>,
-) -> Option<(BlockerReason, String, String)> {
-    if pod.finished() {
-        return None;
-    }
-    if pod.bare() {
-        return match scene.settings.bare_pods {
-            BarePods::Evict => None,
-            BarePods::Block => Some((
-                BlockerReason::BarePods,
-                pod.key.to_string(),
-                "no controller would make it again; delete it, or set spec.drain.barePods to Evict or \
-                 WaitForCompletion"
-                    .to_owned(),
-            )),
-            BarePods::WaitForCompletion => Some((
-                BlockerReason::WaitingForCompletion,
-                pod.key.to_string(),
-                "it has no controller and is left to finish (spec.drain.barePods: WaitForCompletion)"
-                    .to_owned(),
-            )),
-        };
-    }
-    returning(pod, memory)
-}
-
-/// A pod of a DaemonSet that puts another one there as often as one leaves: to send it away is no progress.
-pub(super) fn returning(
-    pod: &BoundPod,
-    memory: Option<&DrainMemory>,
-) -> Option<(BlockerReason, String, String)> {
-    let daemon = pod.daemon_set() && !pod.finished();
-    let owner = pod.controller.as_ref().filter(|_| daemon)?;
-    let owner = ObjectKey {
-        namespace: pod.key.namespace.clone(),
-        name: owner.name.clone(),
-    };
-    let returns = memory?.daemon_returns.get(&owner).copied().unwrap_or(0);
-    (returns >= DAEMON_RETURNS).then(|| {
-        (
-            BlockerReason::DaemonSetTargetsVirtualNode,
-            owner.to_string(),
-            "DaemonSets ignore cordons, so its pods come back; keep it off virtual nodes with a required node affinity \
-             type NotIn [virtual-kubelet]"
-                .to_owned(),
-        )
-    })
-}
-
 /// Namespaces of which one pod was refused in a way that holds for all of them: the others are not asked for, and are
 /// blocked all the same.
 fn refusing_namespaces(memory: &DrainMemory) -> BTreeMap<&str, &Refusal> {
@@ -373,21 +313,34 @@ fn refusing_namespaces(memory: &DrainMemory) -> BTreeMap<&str, &Refusal> {
 
 /// Blocked pods by what blocks them.
 #[derive(Default)]
-pub(super) struct Held(BTreeMap<(BlockerReason, String), (usize, String, Timestamp)>);
+pub(super) struct Held {
+    by: BTreeMap<(BlockerReason, String), (usize, String, Timestamp)>,
+    pods: usize,
+}
 
 impl Held {
     pub(super) fn add(&mut self, reason: BlockerReason, object: String, message: String, since: Timestamp) {
-        let slot = self.0.entry((reason, object)).or_insert((0, message, since));
+        self.pods += 1;
+        self.name(reason, object, message, since);
+    }
+
+    /// Names one more thing about a pod that something else holds, or that is offered.
+    pub(super) fn beside(&mut self, back: Back, since: Timestamp) {
+        self.name(back.reason, back.object, back.message, since);
+    }
+
+    fn name(&mut self, reason: BlockerReason, object: String, message: String, since: Timestamp) {
+        let slot = self.by.entry((reason, object)).or_insert((0, message, since));
         slot.0 += 1;
         slot.2 = slot.2.min(since);
     }
 
     pub(super) fn pods(&self) -> usize {
-        self.0.values().map(|(pods, ..)| pods).sum()
+        self.pods
     }
 
     pub(super) fn report(self, scene: &Scene<'_>, plan: &mut DrainPlan) {
-        for ((reason, object), (pods, message, since)) in self.0 {
+        for ((reason, object), (pods, message, since)) in self.by {
             let mut blocker = scene.blocker(reason, object, pods, message);
             blocker.since = blocker.since.map(|known| known.min(since));
             plan.block(blocker);

@@ -1,5 +1,5 @@
 //! Forced deletion at the deadline (`spec.drain.onTimeout: ForceDelete`): every pod of the node, whatever budget, stage,
-//! DaemonSet or want of a controller would hold it, but for one that its DaemonSet puts there again and again. Finalizers
+//! DaemonSet or want of a controller would hold it, but for one that its controller puts there again and again. Finalizers
 //! stay, and the node is still shown to be empty before it goes.
 
 use std::num::NonZeroU32;
@@ -9,6 +9,7 @@ use vnp_crds::EventReason;
 
 use super::health::ProviderMark;
 use super::order::{DrainOrder, EvictionCandidate};
+use super::returns::Returning;
 use super::{DrainPlan, Scene, candidates, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{BoundPod, NodeView, Ordinal};
@@ -47,11 +48,17 @@ pub(super) fn order(
     let mut held = candidates::Held::default();
     let mut pods: Vec<&BoundPod> = Vec::new();
     let (mut terminating, mut overdue) = (0, 0);
+    let returning = Returning::of(memory, scene.seen.pods_on(ordinal), scene.now);
     for pod in scene.seen.pods_on(ordinal) {
-        let returning = candidates::returning(pod, memory).filter(|_| pod.deletion.is_none());
-        if let Some((reason, object, message)) = returning {
-            held.add(reason, object, message, scene.now);
-        } else if to_delete(pod, scene.now) {
+        match returning.judge(pod).filter(|_| pod.deletion.is_none()) {
+            Some(back) if back.tried => held.beside(back, scene.now),
+            Some(back) => {
+                held.add(back.reason, back.object, back.message, scene.now);
+                continue;
+            }
+            None => {}
+        }
+        if to_delete(pod, scene.now) {
             // What an eviction was refused for earlier holds nothing here.
             let refusal = refusals.and_then(|r| r.get(&pod.uid)).filter(|r| r.forced);
             if let Some(r) = refusal {
@@ -64,7 +71,7 @@ pub(super) fn order(
             candidates::stuck(scene.now, pod, deletion, &mut held, plan);
         }
     }
-    candidates::arriving(scene, node, memory, plan);
+    returning.wake.into_iter().for_each(|at| plan.wake(at));
     entry.pods_blocked = i32::try_from(held.pods()).unwrap_or(i32::MAX);
     held.report(scene, plan);
     pods.sort_by_key(|p| (!p.finished(), p.daemon_set(), &p.key));

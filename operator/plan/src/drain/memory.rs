@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::audit::Witness;
+use super::returns::Returned;
 use super::settle::Settle;
-use crate::observed::ObjectKey;
 
 /// Memory of one ordinal.
 #[derive(Clone, Debug, Default)]
 pub struct DrainMemory {
-    /// UID of the Node that all this is about; another UID makes `cordoned_since`, `settle` and `arrivals` void, and leaves
-    /// `departures`: the instances are the same.
+    /// UID of the Node that all this is about; another UID makes `cordoned_since` and `settle` void, and leaves the rest: the
+    /// instances are the same.
     pub node_uid: String,
     /// Since when our cordon was seen in effect, without a break and written by the same leader: it may have been taken
     /// away and put back unseen.
@@ -22,9 +22,9 @@ pub struct DrainMemory {
     /// The provider pod as seen since it appeared.
     pub provider: Option<ProviderSeen>,
     /// Pods that came after the cordon had settled.
-    pub arrivals: u32,
-    /// For each DaemonSet (`<namespace>/<name>`): how often a pod of it came back to this node during the drain.
-    pub daemon_returns: BTreeMap<ObjectKey, u32>,
+    pub returned: Returned,
+    /// How far the drain was at the last pass.
+    pub progress: Option<Progress>,
     /// The cloud's modelled queue of instance deletions.
     pub departures: Departures,
     /// The first of the two lists that prove emptiness.
@@ -35,6 +35,15 @@ pub struct DrainMemory {
     pub witness: Witness,
     /// What holds the task back just now.
     pub limited_by: Option<vnp_crds::LimitedBy>,
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Pods left that do not come back when they leave.
+    pub lasting: i32,
+    /// When that became less.
+    pub at: Timestamp,
 }
 
 /// A provider pod since it was first seen. Times would compare two clocks, so these are counts.

@@ -13,12 +13,14 @@ mod emptying;
 pub mod estimate;
 mod force;
 pub mod health;
+mod makers;
 pub mod memory;
 mod node;
 pub mod order;
 mod ordered;
 pub mod pace;
 mod removal;
+pub mod returns;
 pub mod settle;
 pub(crate) mod stages;
 mod unavailable;
@@ -30,6 +32,7 @@ use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{BlockerReason, DrainPhase, DrainSettings, LimitedBy, RetiredOrdinal};
 
 use crate::drain::abort::Aborts;
+use crate::drain::memory::Progress;
 use crate::drain::order::DrainOrder;
 use crate::drain::settle::Settle;
 use crate::finding::{Blocker, Finding};
@@ -61,6 +64,8 @@ pub struct DrainPlan {
     pub settles: BTreeMap<Ordinal, Settle>,
     /// What there is to say.
     pub findings: Vec<Finding>,
+    /// How far they are, by ordinal.
+    pub progress: BTreeMap<Ordinal, Progress>,
     /// Nodes that drain, highest ordinal first.
     pub nodes: Vec<NodeInDrain>,
     /// Ordinals taken away.
@@ -202,6 +207,7 @@ pub fn plan_drain(
         }
     }
     node::progress(&scene, &silent, &mut plan);
+    plan.progress = node::lasting(&scene, &plan.nodes);
     // After the progress of the others: for these the stamp is the deadline that passed.
     let kept = scene.aborts.given_up.iter().rev();
     plan.nodes.extend(kept.map(|o| abort::entry(&scene, *o)));

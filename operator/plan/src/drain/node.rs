@@ -1,10 +1,13 @@
 //! One node's way from cordon to empty. The first thing that is not done yet ends the pass for that node.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use vnp_crds::{BlockerReason, DrainPhase, OnTimeout, Reap, Reason};
 
 use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health, in_words};
+use super::memory::Progress;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, candidates, emptying, force, seconds, signed};
 use crate::finding::{EventNote, Finding};
@@ -110,8 +113,19 @@ pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
         .filter(|p| p.deletion.is_some())
         .count();
     let left = int(remaining);
-    let fewer = before.is_some_and(|b| left < b.pods_remaining);
-    let last = before.and_then(|b| b.last_progress_time.as_ref()).map(|t| t.0);
+    let told = before.and_then(|b| b.last_progress_time.as_ref()).map(|t| t.0);
+    let known = scene
+        .seen
+        .memory
+        .get(&ordinal)
+        .and_then(|m| m.progress)
+        .filter(|_| before.is_some());
+    let fewer = match known {
+        Some(known) => staying(scene, ordinal) < known.lasting,
+        None => before.is_some_and(|b| left < b.pods_remaining),
+    };
+    // A report that failed does not undo what was seen.
+    let last = told.into_iter().chain(known.map(|k| k.at)).max();
     NodeInDrain {
         name: scene.seen.node_name(ordinal),
         uid: node
@@ -138,6 +152,22 @@ pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
         pods_terminating: int(terminating),
         pods_blocked: 0,
     }
+}
+
+/// Pods left that do not come back when they leave.
+fn staying(scene: &Scene<'_>, ordinal: Ordinal) -> i32 {
+    let returned = scene.seen.memory.get(&ordinal).map(|m| &m.returned);
+    let pods = scene.seen.holding(ordinal);
+    int(pods.filter(|p| returned.is_none_or(|r| !r.comes_back(p))).count())
+}
+
+/// How far each node's drain is.
+pub(super) fn lasting(scene: &Scene<'_>, nodes: &[NodeInDrain]) -> BTreeMap<Ordinal, Progress> {
+    let progress = |node: &NodeInDrain| Progress {
+        lasting: staying(scene, node.ordinal),
+        at: node.last_progress,
+    };
+    nodes.iter().map(|n| (n.ordinal, progress(n))).collect()
 }
 
 fn int(count: usize) -> i32 {

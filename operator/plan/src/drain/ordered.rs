@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::seconds;
-use crate::observed::{BoundPod, Member, MemberState, Members};
+use crate::observed::{BoundPod, Member, MemberState, Members, Wanted};
 
 /// A replacement usually serves within a minute; what takes longer is worth a word.
 const USUAL_SECONDS: i64 = 60;
@@ -31,9 +31,17 @@ pub(super) enum Turn<'a> {
 }
 
 /// Decides between the pods of one StatefulSet that could leave a node now. A pod that does not serve may leave as long as
-/// no other is leaving. One that serves may leave only when all the others serve.
-pub(super) fn turn<'a>(members: &Members, eligible: &[&'a BoundPod], now: Timestamp) -> Turn<'a> {
-    let standing: Vec<(&String, &Member)> = members.iter().filter(|(_, m)| awaited(m, now)).collect();
+/// no other is leaving. One that serves may leave only when all the others serve. `wanted`: where it is known.
+pub(super) fn turn<'a>(
+    members: &Members,
+    wanted: Option<&Wanted>,
+    eligible: &[&'a BoundPod],
+    now: Timestamp,
+) -> Turn<'a> {
+    let standing: Vec<(&String, &Member)> = members
+        .iter()
+        .filter(|(name, m)| awaited(m, now) && !scaled_away(members, wanted, name, m))
+        .collect();
     let leaving = standing.iter().find(|(_, m)| m.state == MemberState::Terminating);
     if let Some((name, member)) = leaving {
         return wait(name, member, now);
@@ -63,6 +71,19 @@ fn awaited(member: &Member, now: Timestamp) -> bool {
     }
 }
 
+/// The pod is gone, and so many pods with lower ordinals are there as the StatefulSet wants: it is not made again,
+/// whichever ordinal it starts from.
+fn scaled_away(members: &Members, wanted: Option<&Wanted>, name: &str, member: &Member) -> bool {
+    let (MemberState::Gone { .. }, Some(Wanted::Pods(wanted))) = (member.state, wanted) else {
+        return false;
+    };
+    let stays = |m: &Member| matches!(m.state, MemberState::Ready | MemberState::NotReady);
+    let lower = members
+        .iter()
+        .filter(|(other, m)| (other.len(), other.as_str()) < (name.len(), name) && stays(m));
+    lower.count() >= usize::try_from(*wanted).unwrap_or(0)
+}
+
 fn wait<'a>(name: &str, member: &Member, now: Timestamp) -> Turn<'a> {
     let Some(since) = member.since else {
         return Turn::Waits { until: None };
@@ -84,14 +105,20 @@ fn last<'a>(pods: impl Iterator<Item = &'a BoundPod>) -> Option<&'a BoundPod> {
 }
 
 /// What is said about a StatefulSet whose pods wait for one of them for longer than usual.
-pub(super) fn held(set: &str, by: &str, state: MemberState) -> String {
+pub(super) fn held(set: &str, by: &str, state: MemberState, wanted: Option<&Wanted>) -> String {
+    let unknown = match (state, wanted) {
+        (MemberState::Gone { .. }, Some(Wanted::Unknown { error })) => {
+            format!(" (whether it is still wanted is not known: {error})")
+        }
+        _ => String::new(),
+    };
     let what = match state {
         MemberState::Gone { .. } => "has not come back",
         MemberState::Terminating => "is still being deleted",
         MemberState::NotReady | MemberState::Ready => "is not Ready",
     };
     format!(
-        "no PodDisruptionBudget covers StatefulSet {set}, so its pods leave one at a time, and {by} {what}; repair {by}, or \
+        "no PodDisruptionBudget covers StatefulSet {set}, so its pods leave one at a time, and {by} {what}{unknown}; repair {by}, or \
          give the StatefulSet a PodDisruptionBudget, which then decides"
     )
 }
@@ -119,12 +146,16 @@ mod tests {
     use MemberState::{Gone, NotReady, Ready, Terminating};
 
     fn says(members: &[(String, Member)], eligible: &[&str]) -> String {
+        says_wanted(members, None, eligible)
+    }
+
+    fn says_wanted(members: &[(String, Member)], wanted: Option<Wanted>, eligible: &[&str]) -> String {
         let members: Members = members.iter().cloned().collect();
         let pods: Vec<BoundPod> = eligible.iter().map(|n| pod(n)).collect();
-        match turn(&members, &pods.iter().collect::<Vec<_>>(), now()) {
+        match turn(&members, wanted.as_ref(), &pods.iter().collect::<Vec<_>>(), now()) {
             Turn::Leaves(pod) => format!("{} leaves", pod.key.name),
             Turn::Waits { until } => format!("waits {until:?}"),
-            Turn::Held { by, state, .. } => held("shop/db", &by, state),
+            Turn::Held { by, state, .. } => held("shop/db", &by, state, wanted.as_ref()),
         }
     }
 
@@ -195,6 +226,47 @@ mod tests {
         assert_eq!(says(&members, &["db-0"]), "db-0 leaves");
     }
 
+    #[test]
+    fn an_evicted_pod_that_the_count_leaves_out_is_not_waited_for() {
+        let gone = Gone { disrupted: true };
+        let members = [
+            member("db-8", Ready, -600),
+            member("db-9", Ready, -600),
+            member("db-10", gone, -600),
+        ];
+        let says = |wanted| says_wanted(&members, wanted, &["db-8", "db-9"]);
+        assert_eq!(says(Some(Wanted::Pods(2))), "db-9 leaves", "ordinals start at 8");
+        assert_eq!(says(Some(Wanted::Pods(0))), "db-9 leaves");
+        assert!(says(Some(Wanted::Pods(3))).contains("db-10 has not come back;"));
+        assert!(says(None).contains("db-10 has not come back;"));
+        let unknown = Wanted::Unknown {
+            error: "forbidden".to_owned(),
+        };
+        let told = says(Some(unknown));
+        assert!(told.contains("not known: forbidden"), "{told}");
+    }
+
+    #[test]
+    fn a_lower_pod_is_waited_for_while_higher_ones_are_scaled_away() {
+        let gone = Gone { disrupted: true };
+        // From four to three, with db-1 on its way back: db-3 is there until it is.
+        let members = [
+            member("db-0", Ready, -600),
+            member("db-1", gone, -30),
+            member("db-2", Ready, -600),
+            member("db-3", Ready, -600),
+        ];
+        let says = |members: &[_]| says_wanted(members, Some(Wanted::Pods(3)), &["db-0"]);
+        assert!(says(&members).starts_with("waits"));
+        // One that is leaving makes no room for another to be left out.
+        let leaving = [
+            member("db-0", Ready, -600),
+            member("db-1", Terminating, -30),
+            member("db-2", gone, -30),
+        ];
+        assert!(says_wanted(&leaving, Some(Wanted::Pods(2)), &["db-0"]).starts_with("waits"));
+    }
+
     fn any_state() -> impl Strategy<Value = MemberState> {
         prop_oneof![
             3 => Just(Ready),
@@ -220,7 +292,7 @@ mod tests {
                 .filter(|(i, (_, m))| here & (1 << i) != 0 && matches!(m.state, Ready | NotReady))
                 .map(|(_, (name, _))| pod(name))
                 .collect();
-            if let Turn::Leaves(chosen) = turn(&members, &pods.iter().collect::<Vec<_>>(), now()) {
+            if let Turn::Leaves(chosen) = turn(&members, None, &pods.iter().collect::<Vec<_>>(), now()) {
                 let own = members[&chosen.key.name].state;
                 let others: BTreeMap<_, _> = members.iter().filter(|(n, _)| **n != chosen.key.name).collect();
                 prop_assert!(others.values().all(|m| m.state != Terminating));

@@ -4,10 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
+use super::returns::came_after;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
-use crate::observed::{NodeView, Ordinal};
+use crate::observed::{ControllerKey, NodeView, Ordinal};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
 
@@ -34,6 +35,11 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
                 "pods are bound to {node}, for which there never was a virtual node (first: {first}); delete them, or take \
                  spec.nodeName out of their manifests"
             )
+        } else if let Some(by) = came_after_only(scene, *ordinal, plan) {
+            format!(
+                "{by} keeps making pods for {node}, which was removed (first: {first}); take spec.nodeName out of its manifest, \
+                 or raise spec.replicas to have the node back"
+            )
         } else if left_out_only(scene, *ordinal) && !scene.seen.nodes.contains_key(ordinal) {
             format!(
                 "DaemonSet pods that never started are bound to {node}, which is gone (first: {first}); \
@@ -53,6 +59,15 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
 /// Pods are bound, and `spec.drain.daemonSetPods` leaves out all of them.
 fn left_out_only(scene: &Scene<'_>, ordinal: Ordinal) -> bool {
     scene.seen.pods_on(ordinal).next().is_some() && scene.seen.holding(ordinal).next().is_none()
+}
+
+/// What makes the pods of an ordinal, when all that would hold it were made after its provider and its Node had gone.
+fn came_after_only(scene: &Scene<'_>, ordinal: Ordinal, plan: &DrainPlan) -> Option<ControllerKey> {
+    let retired = plan.retired.iter().find(|r| r.ordinal == ordinal)?;
+    let mut pods = scene.seen.holding(ordinal);
+    let first = pods.next()?;
+    let all = came_after(retired, first) && pods.all(|p| came_after(retired, p));
+    all.then(|| first.made_by())
 }
 
 /// Whether the StatefulSet keeps no provider for the ordinal.
@@ -89,8 +104,14 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
                 node_uid: entry.uid.clone(),
                 time: Time(scene.now),
                 abandoned,
+                gone_time: None,
             });
         }
+    }
+    for entry in &mut list {
+        let gone = !scene.seen.nodes.contains_key(&entry.ordinal)
+            && !scene.seen.provider_pods.contains_key(&entry.ordinal);
+        entry.gone_time = entry.gone_time.take().or(Some(Time(scene.now))).filter(|_| gone);
     }
     let surplus = list.len().saturating_sub(RETIRED);
     list.split_off(surplus)

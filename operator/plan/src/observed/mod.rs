@@ -1,6 +1,7 @@
 //! Everything one pass looks at, as plain data. Nothing here can be refreshed or re-read: a decision is a function
 //! of these values and of `now`.
 
+mod controllers;
 mod node;
 mod pod;
 mod scheduling;
@@ -16,10 +17,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::Value;
 use vnp_crds::VirtualNodePool;
 
+pub use controllers::{ControllerKind, ControllerKinds, Scaling, remade_by_nature};
 pub use node::{CordonOwner, Heartbeat, NodeView};
-pub use pod::{BoundPod, Budget, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
+pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
-pub use stateful_set::{Member, MemberState, Members};
+pub use stateful_set::{Member, MemberState, Members, Wanted, missing};
 pub use waiting::{Right, WaitingPod};
 pub use workload::{UpdateStrategy, Workload};
 
@@ -51,6 +53,10 @@ pub struct Observed {
     pub bound: BTreeMap<Ordinal, Arc<Vec<BoundPod>>>,
     /// The StatefulSets with pods in `bound`, by UID, each with all its pods.
     pub stateful_sets: BTreeMap<String, Arc<Members>>,
+    /// How many pods of these StatefulSets are wanted, by UID, where a pod of one is missing and it is known.
+    pub wanted: BTreeMap<String, Wanted>,
+    /// What the API server says of the kinds of controllers of pods in `bound`, but for those that are known anyway.
+    pub controllers: Arc<ControllerKinds>,
     /// All PodDisruptionBudgets of the cluster.
     pub budgets: Arc<Vec<Budget>>,
     /// Labels of all namespaces, by name.

@@ -5,6 +5,16 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use vnp_crds::DaemonSetPods;
 
+/// Kind in the [`ControllerKey`] of pods without a controller.
+const NAMESPACE: &str = "Namespace";
+/// Labels with the hash at the end of a ReplicaSet's name, and the kind that makes it.
+const REVISION_LABELS: [(&str, &str); 2] = [
+    ("rollouts-pod-template-hash", "Rollout"),
+    ("pod-template-hash", "Deployment"),
+];
+/// How long after its minute a CronJob's Job may still make pods, in minutes: 31 days.
+const JOB_MINUTES: i64 = 31 * 24 * 60;
+
 /// Namespace and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
@@ -17,6 +27,40 @@ pub struct ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What makes pods, over the objects that it makes in between: a Deployment, not the ReplicaSet of one of its revisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControllerKey {
+    /// Its kind; `Namespace` for whoever makes pods without a controller there.
+    pub kind: String,
+    /// Namespace and name; no name for a namespace.
+    pub object: ObjectKey,
+}
+
+impl fmt::Display for ControllerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.object.name.is_empty() {
+            write!(f, "{}/{}", self.kind, self.object.namespace)
+        } else {
+            write!(f, "{}/{}", self.kind, self.object)
+        }
+    }
+}
+
+impl ControllerKey {
+    /// As [`fmt::Display`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, object) = text.split_once('/')?;
+        let (namespace, name) = object.split_once('/').unwrap_or((object, ""));
+        Some(Self {
+            kind: kind.to_owned(),
+            object: ObjectKey {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            },
+        })
     }
 }
 
@@ -41,6 +85,8 @@ pub struct BoundPod {
     pub mirror: bool,
     /// Names of its own finalizers, `a, b`; `None` without any.
     pub finalizers: Option<Box<str>>,
+    /// The annotation or label by which it asks not to be disturbed.
+    pub undisturbed: Option<&'static str>,
     /// It is Pending, and neither an IP, nor a started container, nor an instance id shows that an instance was ever asked
     /// for.
     pub never_started: bool,
@@ -106,15 +152,55 @@ impl BoundPod {
         setting == DaemonSetPods::IgnoreNeverStarted && self.daemon_set() && self.never_started
     }
 
-    /// Nobody will make it again elsewhere: no controller ownerReference of any kind.
-    pub fn bare(&self) -> bool {
-        self.controller.is_none()
+    /// What made it, over rollouts. A ReplicaSet is its Deployment's or Rollout's when its name ends in the hash that these
+    /// write on its pods; a Job is its CronJob's when its name ends in the minute for which a CronJob made it.
+    /// Source: Kubernetes `deployment/sync.go` and `cronjob/utils.go`, Argo Rollouts `rollout/sync.go`.
+    pub fn made_by(&self) -> ControllerKey {
+        let namespace = self.key.namespace.clone();
+        let Some(owner) = &self.controller else {
+            return ControllerKey {
+                kind: NAMESPACE.to_owned(),
+                object: ObjectKey {
+                    namespace,
+                    name: String::new(),
+                },
+            };
+        };
+        let (kind, name) = self.above(owner).unwrap_or((&owner.kind, &owner.name));
+        ControllerKey {
+            kind: kind.to_owned(),
+            object: ObjectKey {
+                namespace,
+                name: name.to_owned(),
+            },
+        }
+    }
+
+    /// Kind and name of what made the controller of this pod.
+    fn above<'a>(&'a self, owner: &'a PodOwner) -> Option<(&'static str, &'a str)> {
+        match owner.kind.as_str() {
+            "ReplicaSet" => REVISION_LABELS.iter().find_map(|(label, kind)| {
+                let hash = self.labels.get(*label).filter(|hash| !hash.is_empty())?;
+                let name = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
+                Some((*kind, name))
+            }),
+            "Job" => {
+                let (name, minute) = owner.name.rsplit_once('-')?;
+                let minute: i64 = minute.parse().ok()?;
+                let made = self.created?.as_second().div_euclid(60);
+                let of_its_time = (0..=JOB_MINUTES).contains(&(made - minute));
+                of_its_time.then_some(("CronJob", name))
+            }
+            _ => None,
+        }
     }
 }
 
 /// The controller that owns a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodOwner {
+    /// `apiVersion`, for instance `apps/v1`.
+    pub api_version: String,
     /// Kind, for instance `ReplicaSet`.
     pub kind: String,
     /// Name.

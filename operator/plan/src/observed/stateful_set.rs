@@ -32,3 +32,22 @@ pub enum MemberState {
         disrupted: bool,
     },
 }
+
+/// How many pods a StatefulSet wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// So many, from its first ordinal on; none when it is gone.
+    Pods(i32),
+    /// The API server did not tell.
+    Unknown {
+        /// Why.
+        error: String,
+    },
+}
+
+/// A pod of the StatefulSet went by an eviction and did not come back yet.
+pub fn missing(members: &Members) -> bool {
+    members
+        .values()
+        .any(|m| m.state == MemberState::Gone { disrupted: true })
+}

@@ -6,8 +6,9 @@ use vnp_crds::EventReason;
 use super::contest::{self, contested};
 use super::patch::{pointer, replace, test};
 use super::stalled_by;
+use crate::drain::returns::came_after;
 use crate::finding::{EventNote, Finding, ProviderState};
-use crate::observed::{Observed, Ordinal, Workload};
+use crate::observed::{BoundPod, Observed, Ordinal, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
 
@@ -83,7 +84,9 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
             .nodes
             .get(&ordinal)
             .is_some_and(|n| n.pool_label() == Some(observed.pool_name()) && !n.reserved());
-        let pods = observed.holding(ordinal).count();
+        // Made for an ordinal of which nothing was left, a pod has no instance: its provider would only start it, to lose it.
+        let late = |p: &&BoundPod| !labelled && entry.is_some_and(|r| came_after(r, p));
+        let pods = observed.holding(ordinal).filter(|p| !late(p)).count();
         let given_up = entry.is_some_and(|r| r.abandoned) || abandoned(observed, ordinal);
         if pods == 0 || given_up || !(labelled || entry.is_some()) {
             continue;

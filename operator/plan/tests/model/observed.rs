@@ -63,6 +63,8 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
             .collect(),
         bound: (0..NODES).map(|o| (each(o), Arc::new(pods(view, o)))).collect(),
         stateful_sets: BTreeMap::new(),
+        controllers: Default::default(),
+        wanted: Default::default(),
         namespaces: Arc::default(),
         budgets: Arc::default(),
         restore_copy: None,
@@ -289,6 +291,7 @@ fn pod(ordinal: usize, number: u8, leaving: bool) -> BoundPod {
         phase: PodPhase::Running,
         deletion: leaving.then(now),
         controller: Some(PodOwner {
+            api_version: "apps/v1".to_owned(),
             kind: "ReplicaSet".to_owned(),
             name: "shop".to_owned(),
             uid: "rs".to_owned(),

@@ -13,7 +13,7 @@ use vnp_plan::observed::{
     BoundPod, Member, MemberState, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod, WaitingPod,
 };
 
-use super::{Condition, Meta, ready};
+use super::{Annotations, Condition, Meta, ready};
 
 fn evicted(conditions: &[Condition]) -> bool {
     let (type_, reason) = EVICTED;
@@ -338,6 +338,21 @@ fn short(text: String) -> String {
     }
 }
 
+/// How a pod asks not to be disturbed. Source: Karpenter, "Pod-level controls"; FAQ of the Cluster Autoscaler; ACK, which
+/// reads a label (kubernetes-sigs/alibaba-cloud-csi-driver#1181), written here in either form.
+fn undisturbed(annotations: &Annotations, labels: Option<&BTreeMap<String, String>>) -> Option<&'static str> {
+    let label = labels.and_then(|l| l.get(DRAIN_POD)).map(String::as_str);
+    let skips = [annotations.drain_pod.as_deref(), label].contains(&Some("skip"));
+    if annotations.do_not_disrupt.as_deref() == Some("true") {
+        Some("karpenter.sh/do-not-disrupt: \"true\"")
+    } else if annotations.safe_to_evict.as_deref() == Some("false") {
+        Some("cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\"")
+    } else {
+        skips.then_some("alibabacloud.com/drain-pod: skip")
+    }
+}
+
+const DRAIN_POD: &str = "alibabacloud.com/drain-pod";
 const NODE_TYPE: &str = "type";
 const VIRTUAL: &str = "virtual-kubelet";
 /// Source: apiserver `pkg/registry/core/pod/storage/eviction.go`.
@@ -415,6 +430,7 @@ impl From<PodWire> for SlimPod {
             .iter()
             .find(|o| o.controller == Some(true))
             .map(|o| PodOwner {
+                api_version: o.api_version.clone(),
                 kind: o.kind.clone(),
                 name: o.name.clone(),
                 uid: o.uid.clone(),
@@ -437,6 +453,7 @@ impl From<PodWire> for SlimPod {
             evicted: evicted(&status.conditions),
             deletion: metadata.deletion_timestamp.map(|t| t.0),
             created: metadata.creation_timestamp.map(|t| t.0),
+            undisturbed: undisturbed(&annotations, metadata.labels.as_ref()),
             labels: metadata.labels.unwrap_or_default(),
             controller,
             mirror: annotations.mirror.is_some(),

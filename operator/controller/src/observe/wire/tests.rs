@@ -219,7 +219,33 @@ fn a_gpu_in_any_container_is_seen_whatever_its_quantity_looks_like() {
 fn a_bare_pending_pod_needs_nothing_but_a_name() {
     let pod = pod(json!({"metadata": {"name": "p", "namespace": "n"}}));
     assert_eq!(pod.node, None);
-    assert!(pod.bound.bare() && !pod.bound.finished());
+    assert!(pod.bound.controller.is_none() && !pod.bound.finished());
+}
+
+#[test]
+fn how_a_pod_asks_not_to_be_disturbed() {
+    let asks = |metadata: Value| pod(json!({"metadata": metadata})).bound.undisturbed;
+    let annotated = |key: &str, value: &str| asks(json!({"annotations": {key: value}}));
+    let karpenter = "karpenter.sh/do-not-disrupt";
+    let autoscaler = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+    let vendor = "alibabacloud.com/drain-pod";
+    assert!(annotated(karpenter, "true").unwrap().starts_with(karpenter));
+    assert!(annotated(autoscaler, "false").unwrap().starts_with(autoscaler));
+    assert!(annotated(vendor, "skip").unwrap().starts_with(vendor));
+    assert!(
+        asks(json!({"labels": {vendor: "skip"}}))
+            .unwrap()
+            .starts_with(vendor)
+    );
+    for (key, value) in [
+        (karpenter, "false"),
+        (autoscaler, "true"),
+        (vendor, "evict"),
+        ("x", "true"),
+    ] {
+        assert_eq!(annotated(key, value), None, "{key}: {value}");
+    }
+    assert_eq!(asks(json!({})), None);
 }
 
 /// A pod as it was bound and never taken up by its provider.

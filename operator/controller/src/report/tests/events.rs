@@ -57,6 +57,7 @@ fn retired(plan: &mut Plan, seconds: i64, abandoned: bool) {
         node_uid: Some("uid-2".into()),
         time: api_time(at(seconds)),
         abandoned,
+        gone_time: None,
     }];
 }
 

@@ -48,6 +48,7 @@ fn blocked(plan: &DrainPlan) -> Vec<(BlockerReason, String, i32)> {
 fn set_pod(name: &str, set: &str) -> BoundPod {
     let mut pod = pod(name);
     pod.controller = Some(PodOwner {
+        api_version: "apps/v1".to_owned(),
         kind: "StatefulSet".to_owned(),
         name: set.to_owned(),
         uid: format!("uid-of-{set}"),
@@ -256,6 +257,7 @@ fn two_nodes_that_drain_share_the_turn_of_a_statefulset() {
 fn never_started(name: &str) -> BoundPod {
     let mut pod = pod(name);
     pod.controller = Some(PodOwner {
+        api_version: "apps/v1".to_owned(),
         kind: "DaemonSet".to_owned(),
         name: "logs".to_owned(),
         uid: "ds".to_owned(),
@@ -276,27 +278,24 @@ fn ignoring(seen: &mut Observed) {
 fn a_daemonset_whose_pods_come_back_is_named_and_not_asked_again() {
     let agent = BoundPod {
         controller: Some(PodOwner {
+            api_version: "apps/v1".to_owned(),
             kind: "DaemonSet".to_owned(),
             name: "agent".to_owned(),
             uid: "ds".to_owned(),
         }),
         ..pod("agent-x")
     };
-    let mut seen = draining(json!({}), vec![agent, pod("web")]);
-    let set = ObjectKey {
-        namespace: "shop".to_owned(),
-        name: "agent".to_owned(),
-    };
+    let mut seen = draining(json!({}), vec![agent.clone(), pod("web")]);
     let memory = seen.memory.entry(2).or_default();
-    memory.daemon_returns.insert(set.clone(), 1);
+    memory.returned.see(&agent, now());
     let once = plan_at(&seen, 2, now());
     assert_eq!((offered(&once), blocked(&once)), (vec!["web", "agent-x"], vec![]));
 
     let memory = seen.memory.entry(2).or_default();
-    memory.daemon_returns.insert(set, 2);
+    memory.returned.see(&agent, now());
     let named = (
         BlockerReason::DaemonSetTargetsVirtualNode,
-        "shop/agent".to_owned(),
+        "DaemonSet/shop/agent".to_owned(),
         1,
     );
     let twice = plan_at(&seen, 2, now());
@@ -418,6 +417,7 @@ prop_compose! {
     ) -> BoundPod {
         let mut pod = tier(&format!("{set}-{number}"), tier_of);
         pod.controller = (!owner.is_empty()).then(|| PodOwner {
+api_version: "apps/v1".to_owned(),
             kind: owner.to_owned(), name: set.to_owned(), uid: format!("uid-of-{set}"),
         });
         pod.phase = phase;
