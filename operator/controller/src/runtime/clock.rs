@@ -1,6 +1,9 @@
 //! The process's clock: the API server's time, carried on by the monotonic clock. Stamps in the cluster (start of a
 //! drain, announcements, heartbeats) are written and compared by many hosts; the one clock that all of them can read is
 //! the API server's, in the `Date` of each answer. So a host whose clock is wrong or is set fires no deadline (P7).
+//!
+//! Where API servers disagree, the slowest of them counts: what waits for a time then waits longer, never shorter, and the
+//! clock stands still between answers of different servers instead of following each.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -19,6 +22,9 @@ const RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 /// An answer that took longer says little about the time it was made, and comes after a pause of the process.
 const LONGEST_ANSWER: SignedDuration = SignedDuration::from_secs(2);
+/// The clock is set forward when every answer for so long was ahead of it. Longer than a node usually takes to settle, which
+/// each correction makes void.
+const ALL_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The clock. Clones are the same clock.
 #[derive(Clone, Debug)]
@@ -31,6 +37,10 @@ struct State {
     origin: Timestamp,
     correction: SignedDuration,
     corrections: u64,
+    /// An answer was heard: the host's own time counts no more.
+    heard: bool,
+    /// Since when every answer was ahead, and by how much at least.
+    ahead: Option<(Instant, SignedDuration)>,
 }
 
 /// The clock at one moment.
@@ -52,6 +62,8 @@ impl Clock {
             origin,
             correction: SignedDuration::ZERO,
             corrections: 0,
+            heard: false,
+            ahead: None,
         })))
     }
 
@@ -102,13 +114,23 @@ impl Clock {
         // The server wrote the date between the question and now; only what is certainly wrong is corrected.
         let behind = date.duration_since(now);
         let ahead = (now - took).duration_since(date + RESOLUTION);
+        let first = !std::mem::replace(&mut state.heard, true);
         let correction = if behind > TOLERANCE {
-            behind
+            let (since, least) = state.ahead.unwrap_or((Instant::now(), behind));
+            let least = least.min(behind);
+            let lasted = SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::ZERO);
+            if !first && lasted < ALL_AHEAD {
+                state.ahead = Some((since, least));
+                return;
+            }
+            least
         } else if ahead > TOLERANCE {
             -ahead
         } else {
+            state.ahead = None;
             return;
         };
+        state.ahead = None;
         state.correction = state.correction.saturating_add(correction);
         state.corrections += 1;
         let word = if correction.is_negative() {
@@ -231,6 +253,48 @@ mod tests {
         clock.heard(at(0), Instant::now());
         assert_eq!(passed(&clock), 1);
         assert_eq!(clock.read().correction, SignedDuration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_servers_that_disagree_the_slowest_counts() {
+        for order in [[0, 20], [20, 0]] {
+            let clock = Clock::starting_at(at(0));
+            let mut last = None;
+            for round in 0..600 {
+                for skew in order {
+                    clock.heard(at(round + skew), Instant::now());
+                }
+                let reading = clock.read();
+                assert!(last.is_none_or(|l| l < reading.now), "{order:?}: it went back");
+                assert!(reading.corrections <= 2, "{order:?}: it follows each answer");
+                assert!((round..=round + 6).contains(&passed(&clock)), "{order:?}");
+                last = Some(reading.now);
+                advance(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_all_servers_are_ahead_of_follows_after_a_while() {
+        let clock = Clock::starting_at(at(0));
+        clock.heard(at(0), Instant::now());
+        for minute in 0..5 {
+            clock.heard(at(60 * minute + 3600), Instant::now());
+            clock.heard(at(60 * minute + 30), Instant::now());
+            assert_eq!((passed(&clock), clock.read().corrections), (60 * minute, 0));
+            advance(Duration::from_secs(60)).await;
+        }
+        clock.heard(at(300 + 3600), Instant::now());
+        assert_eq!(
+            (passed(&clock), clock.read().corrections),
+            (330, 1),
+            "the least of them"
+        );
+        // One that agrees is enough to wait anew.
+        clock.heard(at(331), Instant::now());
+        advance(Duration::from_secs(299)).await;
+        clock.heard(at(9999), Instant::now());
+        assert_eq!(clock.read().corrections, 1);
     }
 
     #[tokio::test(start_paused = true)]
