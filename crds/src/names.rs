@@ -45,11 +45,12 @@ pub const PAUSED_ANNOTATION: &str = "virtualnodes.dev/paused";
 /// Break-glass annotation on a pool, `<node>/<uid>`: give up a node that can never be emptied.
 pub const ABANDON_ANNOTATION: &str = "virtualnodes.dev/abandon-node";
 
-/// Fence on the workload while a shrink is being proved: `<ordinal>/<node-uid>/<lease-transitions>`.
+/// Fence on the workload while a shrink is being proved: `<ordinal>/<node-uid>/<term>`, the term as in
+/// [`CORDON_TERM_ANNOTATION`].
 pub const SHRINKING_ANNOTATION: &str = "virtualnodes.dev/shrinking";
 
-/// On a Node that we cordoned: `<lease-transitions>` of the leader that relies on the cordon. Held by
-/// [`CORDON_FIELD_MANAGER`].
+/// On a Node that we cordoned: the term of the leader that relies on the cordon,
+/// `<lease-transitions>/<namespace of the Lease>/<its holder>`. Held by [`CORDON_FIELD_MANAGER`].
 pub const CORDON_TERM_ANNOTATION: &str = "virtualnodes.dev/cordoned-in-term";
 
 /// Original values of what was taken over, on an adopted workload and on `eci-profile`, as JSON with sorted keys.

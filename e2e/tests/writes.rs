@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use vnp_e2e::control_plane::Identity;
 use vnp_operator::apply::{Applier, Outcome, PoolRef, Retry};
 use vnp_operator::runtime::metrics::Metrics;
-use vnp_plan::observed::ObjectKey;
+use vnp_plan::observed::{ObjectKey, Term};
 use vnp_plan::plan::{Track, TrackKind};
 use vnp_plan::step::{PatchPurpose, RestartReason, Step, WorkloadPatch};
 
@@ -51,6 +51,14 @@ impl Bench {
     }
 }
 
+fn term(transitions: i32) -> Term {
+    Term {
+        transitions,
+        installation: "virtualnodepool-system".into(),
+        leader: "operator_1".into(),
+    }
+}
+
 fn retry(outcome: &Outcome) -> Option<Retry> {
     outcome
         .result
@@ -76,7 +84,7 @@ async fn a_cordon_is_undone_without_touching_a_persons() -> Result<()> {
                 .step(Step::Cordon {
                     node: node.clone(),
                     uid: uid.clone(),
-                    term: 1,
+                    term: term(1),
                 })
                 .await
                 .result
@@ -96,13 +104,16 @@ async fn a_cordon_is_undone_without_touching_a_persons() -> Result<()> {
         let next = Step::Cordon {
             node: node.clone(),
             uid: uid.clone(),
-            term: 2,
+            term: term(2),
         };
         assert!(bench.step(next).await.result.is_ok());
         let late = bench.step(uncordon(version)).await;
         assert_eq!(retry(&late), Some(Retry::LookAgain));
         let current = nodes.get(&node).await?;
-        assert_eq!(current.annotations()[vnp_crds::CORDON_TERM_ANNOTATION], "2");
+        assert_eq!(
+            current.annotations()[vnp_crds::CORDON_TERM_ANNOTATION],
+            term(2).to_string()
+        );
         let version = current.resource_version().context("no version")?;
         assert!(bench.step(uncordon(version)).await.result.is_ok());
         let after = nodes.get(&node).await?;
@@ -128,7 +139,7 @@ async fn a_node_that_vanished_or_came_back_is_not_written() -> Result<()> {
     let cordon = || Step::Cordon {
         node: "vn-back".into(),
         uid: uid(&before),
-        term: 1,
+        term: term(1),
     };
     let label = || Step::LabelNode {
         node: "vn-back".into(),

@@ -11,7 +11,7 @@ use vnp_crds::{DaemonSetPods, VirtualNodePool};
 
 use crate::drain::health::health;
 use crate::drain::settle::Settle;
-use crate::observed::{BoundPod, NodeView, Ordinal, ProviderPod, Workload};
+use crate::observed::{BoundPod, NodeView, Ordinal, ProviderPod, Term, Workload};
 
 /// The pods of one node in a complete answer of the API server to a LIST without `resourceVersion`.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,8 +161,8 @@ pub struct Expectation<'a> {
     pub beats_at_last_departure: Option<u64>,
     /// The target that the live pool asks for, in replicas.
     pub target: i32,
-    /// `leaseTransitions` of this leader.
-    pub term: i32,
+    /// This leader's term.
+    pub term: &'a Term,
     /// Now.
     pub now: Timestamp,
 }

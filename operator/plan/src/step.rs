@@ -7,7 +7,7 @@ use json_patch::Patch;
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-use crate::observed::ObjectKey;
+use crate::observed::{ObjectKey, Term};
 use crate::proof::Shrink;
 
 /// One API write.
@@ -79,8 +79,8 @@ pub enum Step {
         node: String,
         /// Node UID.
         uid: String,
-        /// `leaseTransitions` of this leader.
-        term: i32,
+        /// This leader's term.
+        term: Term,
     },
     /// Applies nothing as [`vnp_crds::CORDON_FIELD_MANAGER`], with the Node's UID and resourceVersion: what only we set goes,
     /// a person's cordon stays, and so does one that another leader has written since.

@@ -10,11 +10,22 @@ use vnp_crds::VirtualNodePool;
 use crate::drain::memory::{Departures, DrainMemory, ProviderSeen};
 use crate::observed::{
     BoundPod, CordonOwner, Heartbeat, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, PodOwner,
-    PodPhase, ProviderPod, Recall, Workload,
+    PodPhase, ProviderPod, Recall, Term, Workload,
 };
 
-/// `leaseTransitions` of the operator that [`observed`] looks from.
-pub(crate) const TERM: i32 = 3;
+/// Term of the operator that [`observed`] looks from.
+pub(crate) fn term() -> Term {
+    Term {
+        transitions: 3,
+        installation: "virtualnodepool-system".to_owned(),
+        leader: "leader_1".to_owned(),
+    }
+}
+
+/// The fence of [`term`] for an ordinal and the UID of its Node.
+pub(crate) fn fence_of(ordinal: Ordinal, node_uid: &str) -> String {
+    format!("{ordinal}/{node_uid}/{}", term())
+}
 
 /// The instant that tests call now.
 pub(crate) fn now() -> Timestamp {
@@ -91,7 +102,7 @@ pub(crate) fn workload(replicas: i32) -> Workload {
 pub(crate) fn set_our_cordon(node: &mut NodeView) {
     node.unschedulable = true;
     node.cordon_owner = CordonOwner::Us;
-    node.cordon_term = Some(TERM.to_string());
+    node.cordon_term = Some(term().to_string());
 }
 
 /// A healthy Node of [`pool`].
@@ -172,7 +183,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         operator: OperatorFacts {
             provider_namespaces: vec!["kube-system".to_owned()],
             namespace: "virtualnodepool-system".to_owned(),
-            lease_transitions: TERM,
+            term: term(),
             leading_since: after(-600),
             evictions_per_second: 0,
         },

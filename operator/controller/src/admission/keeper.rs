@@ -236,7 +236,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.webhook_answers(Some(true));
         let keeper = Keeper {
-            applier: Applier::new(client, Claim::lasting(1), metrics.clone(), "ns".into()),
+            applier: Applier::new(client, Claim::lasting(), metrics.clone(), "ns".into()),
             cluster,
             address: Address {
                 namespace: "ns".into(),

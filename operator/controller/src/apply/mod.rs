@@ -184,7 +184,7 @@ impl Applier {
                 pods::orphan(writer, pod, uid, owner_uid).await
             }
             Step::DeleteProviderPod { pod, uid, .. } => pods::delete(writer, pod, uid).await,
-            Step::Cordon { node, uid, term } => nodes::cordon(writer, node, uid, *term).await,
+            Step::Cordon { node, uid, term } => nodes::cordon(writer, node, uid, term).await,
             Step::Uncordon {
                 node,
                 uid,

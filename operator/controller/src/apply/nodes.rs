@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Patch;
 use serde::Serialize;
+use vnp_plan::observed::Term;
 
 use super::error::ApplyError;
 use super::write::{Place, Writer, delete_params, forced};
@@ -68,7 +69,7 @@ async fn apply(writer: &Writer, manager: &str, body: NodeApply<'_>) -> Result<()
         .await
 }
 
-pub(super) async fn cordon(writer: &Writer, name: &str, uid: &str, term: i32) -> Result<(), ApplyError> {
+pub(super) async fn cordon(writer: &Writer, name: &str, uid: &str, term: &Term) -> Result<(), ApplyError> {
     let mut body = NodeApply::nothing(name, uid);
     body.metadata
         .annotations

@@ -1,7 +1,7 @@
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{Patch, PatchOperation, ReplaceOperation};
 use serde_json::{Value, json};
-use vnp_plan::observed::ObjectKey;
+use vnp_plan::observed::{ObjectKey, Term};
 use vnp_plan::step::{PatchPurpose, PolicyApply, ProfilePatch, RestartReason, Tolerate, WorkloadPatch};
 
 use super::testing::{Answered, Call, Calls, failure, ok, server};
@@ -23,7 +23,7 @@ fn applier(answer: fn(&Call) -> Answered) -> (Applier, Calls, Claim) {
         let answered = answer(&call);
         async move { answered }
     });
-    let claim = Claim::lasting(3);
+    let claim = Claim::lasting();
     let applier = Applier::new(
         client,
         claim.clone(),
@@ -58,7 +58,11 @@ async fn a_cordon_carries_the_uid_and_names_its_leader() {
     let (method, uri, content_type, body) = request(Step::Cordon {
         node: "vn-2".into(),
         uid: "n".into(),
-        term: 3,
+        term: Term {
+            transitions: 3,
+            installation: "ns".into(),
+            leader: "pod_1".into(),
+        },
     })
     .await;
     assert_eq!((method.as_str(), content_type.as_str()), ("PATCH", APPLY));
@@ -69,7 +73,7 @@ async fn a_cordon_carries_the_uid_and_names_its_leader() {
     assert_eq!(
         body,
         json!({"apiVersion": "v1", "kind": "Node",
-               "metadata": {"name": "vn-2", "uid": "n", "annotations": {"virtualnodes.dev/cordoned-in-term": "3"}},
+               "metadata": {"name": "vn-2", "uid": "n", "annotations": {"virtualnodes.dev/cordoned-in-term": "3/ns/pod_1"}},
                "spec": {"unschedulable": true}})
     );
 }
@@ -445,7 +449,7 @@ async fn a_failed_step_ends_its_own_track_only() {
     let node = |n: &str| Step::Cordon {
         node: n.into(),
         uid: "u".into(),
-        term: 1,
+        term: Term::default(),
     };
     let tracks = [
         track(
@@ -482,7 +486,7 @@ async fn without_the_lease_nothing_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_write_has_an_end() {
     let (client, _) = server(|_| std::future::pending());
-    let applier = Applier::new(client, Claim::lasting(1), Metrics::default(), "ns".into());
+    let applier = Applier::new(client, Claim::lasting(), Metrics::default(), "ns".into());
     let outcomes = applier
         .run(&pool(), &[track(TrackKind::Pool, vec![Step::AddPoolFinalizer])])
         .await;

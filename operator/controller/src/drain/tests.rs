@@ -55,7 +55,7 @@ fn bench(answer: impl Fn(&Call) -> Answered + Clone + Send + 'static) -> Bench {
 }
 
 fn bench_of(client: kube::Client, calls: Calls) -> Bench {
-    let claim = Claim::lasting(1);
+    let claim = Claim::lasting();
     let memories = Arc::new(DrainMemories::default());
     let metrics = Metrics::default();
     let woken = Arc::new(AtomicUsize::new(0));
@@ -251,7 +251,7 @@ async fn a_pod_that_went_is_not_asked_for_again_by_the_order_before() {
     let (client, calls) = server(|_| async { accepted() });
     let tasks = DrainTasks::new(
         client,
-        Claim::lasting(1),
+        Claim::lasting(),
         Metrics::default(),
         0,
         Arc::new(DrainMemories::default()),

@@ -173,7 +173,7 @@ impl Loops {
         let facts = OperatorFacts {
             provider_namespaces: operator.provider_namespaces.clone(),
             namespace: operator.namespace.clone(),
-            lease_transitions: claim.transitions(),
+            term: elector.term(),
             leading_since: clock.now(),
             evictions_per_second: operator.evictions_per_second,
         };

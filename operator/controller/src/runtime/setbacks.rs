@@ -129,7 +129,7 @@ mod tests {
         Step::Cordon {
             node: node.into(),
             uid: "u".into(),
-            term: 1,
+            term: vnp_plan::observed::Term::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use json_patch::{Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use serde_json::json;
 
-use super::{DrainPlan, Scene};
+use super::{DrainPlan, Scene, installations};
 use crate::observed::{Ordinal, Workload};
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
 
@@ -17,7 +17,7 @@ pub(super) fn release(scene: &Scene<'_>, chosen: &[Ordinal], plan: &mut DrainPla
                 let uid = fence_uid(scene, *o);
                 value == scene.fence(*o, &uid)
             });
-        if !due {
+        if !due && !installations::keeps_fence(scene, value, chosen, plan) {
             plan.steps.push(unfence(scene.workload, value));
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn advance(
             not_before,
             beats_at_last_departure: beats,
             target,
-            term: scene.seen.operator.lease_transitions,
+            term: &scene.seen.operator.term,
             now: scene.now,
         };
         Empty::prove(live, &expect)

@@ -13,6 +13,7 @@ mod emptying;
 pub mod estimate;
 mod force;
 pub mod health;
+pub(crate) mod installations;
 mod makers;
 pub mod memory;
 mod node;
@@ -134,7 +135,7 @@ impl Scene<'_> {
 
     /// The value of annotation `shrinking` with which this leader may shrink this ordinal.
     pub(crate) fn fence(&self, ordinal: Ordinal, node_uid: &str) -> String {
-        format!("{ordinal}/{node_uid}/{}", self.seen.operator.lease_transitions)
+        format!("{ordinal}/{node_uid}/{}", self.seen.operator.term)
     }
 
     /// The last report said that the drain waits for pods to finish.

@@ -9,7 +9,7 @@ use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health, in_words};
 use super::memory::Progress;
 use super::unavailable::Unavailable;
-use super::{DrainPlan, Scene, candidates, emptying, force, seconds, signed};
+use super::{DrainPlan, Scene, candidates, emptying, force, installations, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -219,9 +219,12 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
 
 /// True when our cordon is in effect and this leader's; else cordons, or says that somebody keeps taking it away.
 fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &mut DrainPlan) -> bool {
-    let term = scene.seen.operator.lease_transitions;
+    let term = &scene.seen.operator.term;
     if node.cordoned_in_term(term) {
         return true;
+    }
+    if installations::keeps_cordon(scene, entry.ordinal, node, plan) {
+        return false;
     }
     let reported = scene.reported(entry.ordinal);
     let was_cordoned = reported.is_some_and(|r| r.phase != DrainPhase::Cordoning);
@@ -266,7 +269,7 @@ fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &
         _ => plan.steps.push(Step::Cordon {
             node: node.name.clone(),
             uid: node.uid.clone(),
-            term,
+            term: term.clone(),
         }),
     }
     false

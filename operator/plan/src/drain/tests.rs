@@ -14,7 +14,8 @@ use crate::observed::{BoundPod, Budget, CordonOwner, Heartbeat, NodeView, Object
 use crate::proof::{ListAnswer, LiveFacts, QuorumList};
 use crate::step::{PatchPurpose, WorkloadPatch};
 use crate::testing::{
-    after, bind, node, now, observed, pod, pool, provider_pod, set_our_cordon, with_node, workload,
+    after, bind, fence_of, node, now, observed, pod, pool, provider_pod, set_our_cordon, term, with_node,
+    workload,
 };
 
 pub(super) fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
@@ -31,7 +32,7 @@ pub(super) fn cordon(seen: &mut Observed, ordinal: Ordinal) {
     memory(seen, ordinal, |m| m.cordoned_since = Some(after(-60)));
 }
 
-fn fence(seen: &mut Observed, value: &str) {
+pub(super) fn set_fence(seen: &mut Observed, value: &str) {
     let mut raw = seen.workload.as_ref().unwrap().raw.clone();
     raw["metadata"]["annotations"] = json!({ SHRINKING_ANNOTATION: value });
     seen.workload = Some(Arc::new(Workload::new(raw)));
@@ -103,11 +104,11 @@ pub(super) fn ripe() -> Observed {
     let spec = json!({ "replicas": 2, "drain": { "emptySettleSeconds": 30 } });
     let mut seen = observed(pool(spec), 3);
     cordon(&mut seen, 2);
-    fence(&mut seen, "2/node-2/3");
+    set_fence(&mut seen, &fence_of(2, "node-2"));
     report(&mut seen, DrainPhase::Emptying, Some("an earlier provider pod"));
     memory(&mut seen, 2, |m| {
         m.settle = Settle::begin(
-            "2/node-2/3".to_owned(),
+            fence_of(2, "node-2"),
             Some(mark(2)),
             list(after(-40), Vec::new()),
             9,
@@ -161,7 +162,7 @@ fn the_highest_ordinal_is_cordoned_first_and_only_that_one() {
         [Step::Cordon {
             node: "virtual-node-eci-2".to_owned(),
             uid: "node-2".to_owned(),
-            term: 3,
+            term: term(),
         }]
     );
     assert!(plan.orders.is_empty());
@@ -455,9 +456,16 @@ fn the_settle_waits_for_the_clouds_backlog() {
 
 #[test]
 fn a_foreign_or_stale_fence_is_taken_back_before_anything_else() {
-    for (value, target) in [("2/node-2/2", 2), ("2/node-2/3", 3)] {
+    let other_leader = format!("2/node-2/3/{}/leader_2", term().installation);
+    let (former, ours) = ("2/node-2/3".to_owned(), fence_of(2, "node-2"));
+    for (value, target) in [
+        ("2/node-2/2".to_owned(), 2),
+        (former, 2),
+        (other_leader, 2),
+        (ours, 3),
+    ] {
         let mut seen = ripe();
-        fence(&mut seen, value);
+        set_fence(&mut seen, &value);
         let plan = plan_at(&seen, target, now());
         assert_eq!(purposes(&plan), [PatchPurpose::Unfence], "{value}");
         assert!(
@@ -493,12 +501,13 @@ fn a_cordon_of_a_leader_before_is_made_this_leaders_and_nothing_rests_on_it_unti
     let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
     bind(&mut seen, 2, vec![pod("a")]);
     cordon(&mut seen, 2);
-    for term in [None, Some("2"), Some("4"), Some("x")] {
-        with_node(&mut seen, 2, |n| n.cordon_term = term.map(str::to_owned));
+    let other_leader = format!("3/{}/leader_2", term().installation);
+    for written in [None, Some("2"), Some("3"), Some("x"), Some(other_leader.as_str())] {
+        with_node(&mut seen, 2, |n| n.cordon_term = written.map(str::to_owned));
         let plan = plan_at(&seen, 2, now());
         assert!(
-            matches!(plan.steps[..], [Step::Cordon { term: 3, .. }]),
-            "{term:?}: {:?}",
+            matches!(&plan.steps[..], [Step::Cordon { term: t, .. }] if *t == term()),
+            "{written:?}: {:?}",
             plan.steps
         );
         assert!(plan.orders.is_empty());
@@ -523,7 +532,7 @@ fn a_cordon_stays_until_the_count_gives_the_node_its_provider_back() {
 #[test]
 fn a_fence_is_not_taken_back_after_its_shrink() {
     let mut seen = ripe();
-    fence(&mut seen, "2/node-2/2");
+    set_fence(&mut seen, "2/node-2/2");
     let plan = plan_at(&seen, 3, now());
     let Step::PatchWorkload(unfence) = &plan.steps[0] else {
         panic!("{:?}", plan.steps)
@@ -710,7 +719,7 @@ fn an_ordinal_that_never_came_up_goes_without_a_healthy_provider() {
     seen.nodes.remove(&2);
     seen.provider_pods.remove(&2);
     assert_eq!(purposes(&plan_at(&seen, 2, now())), [PatchPurpose::Fence]);
-    fence(&mut seen, "2/none/3");
+    set_fence(&mut seen, &fence_of(2, "none"));
     assert_eq!(plan_at(&seen, 2, now()).reads, [2]);
     look(&mut seen, 2, now(), Vec::new());
     let first = plan_at(&seen, 2, now());
@@ -734,7 +743,7 @@ fn break_glass_acts_on_the_exact_name_and_uid_only() {
         pool.metadata.annotations =
             Some([(vnp_crds::ABANDON_ANNOTATION.to_owned(), value.to_owned())].into());
         seen.pool = Arc::new(pool);
-        fence(&mut seen, "2/node-2/3");
+        set_fence(&mut seen, &fence_of(2, "node-2"));
         look(&mut seen, 2, now(), vec![pod("lost")]);
         assert_eq!(
             shrinks(&plan_at(&seen, 1, now())).len(),
@@ -788,7 +797,7 @@ fn a_settle_needs_a_sign_of_life_even_when_no_departure_was_seen() {
     let mut seen = ripe();
     memory(&mut seen, 2, |m| {
         m.settle = Settle::begin(
-            "2/node-2/3".to_owned(),
+            fence_of(2, "node-2"),
             Some(mark(2)),
             list(after(-40), Vec::new()),
             10,

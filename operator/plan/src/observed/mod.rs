@@ -6,6 +6,7 @@ mod node;
 mod pod;
 mod scheduling;
 mod stateful_set;
+mod term;
 mod waiting;
 mod workload;
 
@@ -22,6 +23,7 @@ pub use node::{CordonOwner, Heartbeat, NodeView};
 pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members, Wanted, missing};
+pub use term::Term;
 pub use waiting::{Right, WaitingPod};
 pub use workload::{UpdateStrategy, Workload};
 
@@ -145,8 +147,8 @@ pub struct OperatorFacts {
     pub provider_namespaces: Vec<String>,
     /// Namespace of the operator: its Lease, Secrets and ConfigMaps.
     pub namespace: String,
-    /// `leaseTransitions` of the Lease in this term; part of every fence.
-    pub lease_transitions: i32,
+    /// This leader's time in office; part of every fence and cordon.
+    pub term: Term,
     /// When this process began to lead.
     pub leading_since: Timestamp,
     /// Evictions per second of all pools together (`--evictions-per-second`); 0 caps nothing.
@@ -169,6 +171,8 @@ pub struct SavedCopy {
 pub struct Recall {
     /// When the present roll step was first seen unhealthy, by ordinal.
     pub roll_step_since: Option<(Ordinal, Timestamp)>,
+    /// The fence of another installation on the workload, and since when it has been seen.
+    pub other_fence: Option<(String, Timestamp)>,
     /// Times at which a field of ours was found set back by somebody else, newest last, by field path.
     pub set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
     /// The same for keys of the profile, as the cluster loop remembers them for all pools.

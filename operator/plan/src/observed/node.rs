@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::Term;
+
 /// A Node object of a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
@@ -36,7 +38,7 @@ impl NodeView {
     }
 
     /// It is, and the leader of this term has written it: no leader before can take it back any more.
-    pub fn cordoned_in_term(&self, term: i32) -> bool {
+    pub fn cordoned_in_term(&self, term: &Term) -> bool {
         self.holds_our_cordon() && self.cordon_term.as_deref() == Some(term.to_string().as_str())
     }
 }

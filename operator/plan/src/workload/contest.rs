@@ -9,6 +9,7 @@ use vnp_crds::{Management, VirtualNodePool};
 use super::desired::{self, Desired, same_meaning};
 use super::{adopt, create, env, owned, roll};
 use crate::accept::provider_container;
+use crate::drain::installations;
 use crate::observed::{Observed, Recall, SeenField, Workload};
 
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
@@ -36,6 +37,10 @@ pub fn remember(observed: &Observed, now: Timestamp) -> Recall {
     recall.roll_step_since = roll::waiting_for(observed, now).map(|ordinal| {
         let known = recall.roll_step_since.filter(|(o, _)| *o == ordinal);
         known.unwrap_or((ordinal, now))
+    });
+    recall.other_fence = installations::other_fence(observed).map(|fence| {
+        let known = recall.other_fence.filter(|(known, _)| known == fence);
+        known.unwrap_or_else(|| (fence.to_owned(), now))
     });
     let Some(workload) = observed
         .held_workload()

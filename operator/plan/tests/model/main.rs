@@ -23,7 +23,7 @@
 //! | uncordoned before the count gives the node its provider back | the same |
 //! | the fence taken back without a test of the count | the same |
 //! | shrink that tests neither fence nor resourceVersion | the same; only the holder of the fence shrinks |
-//! | fence without the lease's transitions | only the holder of the fence shrinks |
+//! | terms by the lease's transitions alone | only the holder of the fence shrinks |
 //! | the target of the live pool ignored | the count is not lowered below the target |
 //! | the cordon of a leader before taken for one's own | the same |
 //! | own cordons never taken back | a cordon of ours on a wanted node is about to go |
@@ -72,7 +72,7 @@ struct Drain {
     lag: u8,
     /// Providers are restarted when their node is empty.
     reap: bool,
-    /// `leaseTransitions` at which the lease stays.
+    /// Leaders that there are. The Lease is deleted whenever one takes over from another.
     terms: u8,
     /// A plan is a pure function: what was asked once is not asked again.
     known: Mutex<BTreeMap<Question, Decision>>,

@@ -11,7 +11,7 @@ use vnp_plan::drain::memory::{Departures, DrainMemory, ProviderSeen};
 use vnp_plan::drain::settle::Settle;
 use vnp_plan::observed::{
     BoundPod, CordonOwner, Heartbeat, NodeView, ObjectKey, Observed, OperatorFacts, PodOwner, PodPhase,
-    ProviderPod, Recall, Workload,
+    ProviderPod, Recall, Term, Workload,
 };
 use vnp_plan::proof::{ListAnswer, LiveFacts, QuorumList};
 
@@ -41,6 +41,20 @@ pub(crate) fn now() -> Timestamp {
     tick(0)
 }
 
+/// The term of a leader as the plan knows it. The Lease is deleted at each change of the leader, so its count is always 0.
+pub(crate) fn term_of(leader: u8) -> Term {
+    Term {
+        transitions: 0,
+        installation: "virtualnodepool-system".to_owned(),
+        leader: format!("leader-{leader}"),
+    }
+}
+
+/// The leader whose term a text tells.
+pub(crate) fn leader(term: &str) -> Option<u8> {
+    incarnation(term)
+}
+
 /// What a pass looks at.
 pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &str) -> Observed {
     let each = |o: usize| i32::try_from(o).expect("a small ordinal");
@@ -50,7 +64,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         operator: OperatorFacts {
             provider_namespaces: vec!["kube-system".to_owned()],
             namespace: "virtualnodepool-system".to_owned(),
-            lease_transitions: i32::from(term),
+            term: term_of(term),
             leading_since: tick(-100),
             evictions_per_second: 0,
         },
@@ -206,7 +220,7 @@ fn fence_value(fence: Fence) -> String {
     let node = fence
         .node
         .map_or_else(|| "none".to_owned(), |uid| node_uid(fence.ordinal, uid));
-    format!("{}/{node}/{}", fence.ordinal, fence.term)
+    format!("{}/{node}/{}", fence.ordinal, term_of(fence.term))
 }
 
 /// The fence that a workload carries.
@@ -217,7 +231,7 @@ pub(crate) fn fence(workload: &Workload) -> Option<Fence> {
     Some(Fence {
         ordinal: ordinal.parse().expect("an ordinal"),
         node: incarnation(node),
-        term: term.parse().expect("a term"),
+        term: leader(term).expect("a term"),
     })
 }
 
@@ -244,9 +258,9 @@ fn node(view: &View, ordinal: usize, beats: u8) -> Option<NodeView> {
         // As far as it matters: no write but a cordon's changes what an uncordon tests.
         resource_version: node
             .cordon
-            .map_or_else(|| "free".to_owned(), |term| term.to_string()),
+            .map_or_else(|| "free".to_owned(), |term| term_of(term).to_string()),
         unschedulable: node.cordon.is_some(),
-        cordon_term: node.cordon.map(|term| term.to_string()),
+        cordon_term: node.cordon.map(|term| term_of(term).to_string()),
         cordon_owner: if node.cordon.is_some() {
             CordonOwner::Us
         } else {

@@ -7,7 +7,7 @@ use vnp_plan::observed::Observed;
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::Step;
 
-use super::observed::{incarnation, live, new_settle, now, observed, settle};
+use super::observed::{incarnation, leader, live, new_settle, now, observed, settle};
 use super::operator::{Memory, Reading, Settling, Write};
 use super::world::{Each, Entry, NODES, Node, Phase, Status, View};
 
@@ -122,7 +122,7 @@ fn write(step: &Step) -> Option<Write> {
         Step::Cordon { node, uid: of, term } => Write::Cordon {
             ordinal: ordinal_of(node),
             uid: uid(of),
-            term: u8::try_from(*term).expect("a small term"),
+            term: leader(&term.to_string()).expect("a term"),
         },
         Step::Uncordon {
             node,
@@ -132,7 +132,7 @@ fn write(step: &Step) -> Option<Write> {
             ordinal: ordinal_of(node),
             seen: Node {
                 uid: uid(of),
-                cordon: resource_version.parse().ok(),
+                cordon: leader(resource_version),
             },
         },
         Step::DeleteProviderPod { pod, uid: of, .. } => Write::RestartProvider {

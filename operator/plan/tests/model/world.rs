@@ -87,7 +87,7 @@ pub(crate) struct World {
     pub(crate) born: Each<u8>,
     /// Pods that the scheduler has not placed.
     pub(crate) pending: u8,
-    /// `leaseTransitions`: the operator of this term leads.
+    /// The operator of this term leads.
     pub(crate) lease: u8,
     /// In order, so that worlds that differ in who is who only are one.
     pub(crate) operators: [Operator; 2],

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use vnp_plan::observed::{CordonOwner, MemberState, Placed, PodPhase};
+use vnp_plan::observed::{CordonOwner, MemberState, Placed, PodPhase, Term};
 
 use super::node::count;
 use super::*;
@@ -348,7 +348,7 @@ fn only_pods_without_an_alternative_require_virtual_nodes() {
 fn node(managed: Value, unschedulable: bool) -> SlimNode {
     serde_json::from_value(json!({
         "metadata": {"name": "v-0", "uid": "u", "resourceVersion": "3", "labels": {"type": "virtual-kubelet"},
-                     "annotations": {vnp_crds::CORDON_TERM_ANNOTATION: "4", "other": "x"}, "managedFields": managed},
+                     "annotations": {vnp_crds::CORDON_TERM_ANNOTATION: term().to_string(), "other": "x"}, "managedFields": managed},
         "spec": {"unschedulable": unschedulable, "taints": []},
         "status": {"capacity": {"cpu": "1k", "pods": "3k"}, "conditions": [
             {"type": "DiskPressure", "status": "False"},
@@ -359,6 +359,14 @@ fn node(managed: Value, unschedulable: bool) -> SlimNode {
 
 fn entry(manager: &str, operation: &str, field: &str) -> Value {
     json!({"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {field: {}}}})
+}
+
+fn term() -> Term {
+    Term {
+        transitions: 4,
+        installation: "ns".to_owned(),
+        leader: "pod_1".to_owned(),
+    }
 }
 
 #[test]
@@ -372,7 +380,7 @@ fn a_node_says_who_cordoned_it() {
     assert_eq!(owner(json!([kubectl, taints]), true), CordonOwner::Others);
     assert_eq!(owner(json!([]), true), CordonOwner::Others);
     assert_eq!(owner(json!([ours]), false), CordonOwner::Nobody);
-    assert!(node(json!([ours]), true).view.cordoned_in_term(4));
+    assert!(node(json!([ours]), true).view.cordoned_in_term(&term()));
 }
 
 #[test]

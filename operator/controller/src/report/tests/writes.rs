@@ -62,7 +62,7 @@ struct Bench {
 impl Bench {
     fn new(status: StatusCode, event: StatusCode) -> Self {
         let (client, calls) = server(status, event);
-        let claim = Claim::lasting(1);
+        let claim = Claim::lasting();
         let reporter = Reporter::new(client, claim.clone(), Metrics::default(), "operator-0".to_owned());
         Self {
             reporter,

@@ -16,6 +16,16 @@ pub(super) struct Election {
     seen: Option<Seen>,
     /// When the request of the last successful write of ours was sent.
     renewed: Option<Instant>,
+    /// What we took. We lead while the Lease is this, and never again: the next term is another process's.
+    led: Option<Reign>,
+}
+
+/// A Lease under one holder: when it was made anew or changed hands, it is another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reign {
+    uid: Option<String>,
+    holder: Option<String>,
+    transitions: i32,
 }
 
 #[derive(Debug)]
@@ -43,6 +53,7 @@ impl Election {
             timing,
             seen: None,
             renewed: None,
+            led: None,
         }
     }
 
@@ -52,6 +63,10 @@ impl Election {
 
     pub(super) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// The Lease as read, or that there is none. Its age counts from the moment it was seen to change.
@@ -66,12 +81,15 @@ impl Election {
     pub(super) fn written(&mut self, lease: Lease, sent: Instant) {
         self.seen = Some(Seen { lease, at: sent });
         self.renewed = Some(sent);
+        if self.led.is_none() {
+            self.led = self.reign();
+        }
     }
 
     /// Until when we may act on the strength of our last write.
     pub(super) fn acts_until(&self) -> Option<Instant> {
         self.renewed
-            .filter(|_| self.ours())
+            .filter(|_| self.ours() && !self.over())
             .map(|sent| sent + self.timing.renew_deadline)
     }
 
@@ -87,6 +105,20 @@ impl Election {
 
     fn spec(&self) -> Option<&LeaseSpec> {
         self.seen.as_ref()?.lease.spec.as_ref()
+    }
+
+    fn reign(&self) -> Option<Reign> {
+        let seen = self.seen.as_ref()?;
+        Some(Reign {
+            uid: seen.lease.metadata.uid.clone(),
+            holder: self.holder().map(ToOwned::to_owned),
+            transitions: self.transitions(),
+        })
+    }
+
+    /// We led, and the Lease is not the one we led by any more.
+    fn over(&self) -> bool {
+        self.led.is_some() && self.led != self.reign()
     }
 
     fn ours(&self) -> bool {
@@ -109,7 +141,7 @@ impl Election {
 
     /// The write that takes or renews the lease, if it can be had.
     pub(super) fn attempt(&self, now: Instant, wall: Timestamp) -> Attempt {
-        if self.taken(now) {
+        if self.over() || self.taken(now) {
             return Attempt::Wait;
         }
         let Some(seen) = &self.seen else {

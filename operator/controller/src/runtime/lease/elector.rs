@@ -4,6 +4,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
+use vnp_plan::observed::Term;
 
 use super::election::{Attempt, Election};
 use super::{Claim, LEASE_NAME, LeaseLost, Timing};
@@ -52,6 +53,15 @@ impl Elector {
         self.claim.clone()
     }
 
+    /// The term of the claim.
+    pub fn term(&self) -> Term {
+        Term {
+            transitions: self.election.transitions(),
+            installation: self.election.namespace().to_owned(),
+            leader: self.election.identity().to_owned(),
+        }
+    }
+
     /// What this process is called in the Lease.
     pub fn identity(&self) -> &str {
         self.election.identity()
@@ -66,7 +76,7 @@ impl Elector {
                 Ok(true) => {
                     tracing::info!(
                         identity = self.election.identity(),
-                        transitions = self.claim.transitions(),
+                        transitions = self.election.transitions(),
                         "this process leads"
                     );
                     return;
@@ -93,19 +103,13 @@ impl Elector {
     /// Renews the lease until it is lost. It is safe to drop in the middle.
     pub async fn hold(&mut self) -> LeaseLost {
         let period = self.election.timing().retry_period;
-        let term = self.claim.transitions();
         loop {
             sleep(period).await;
             match self.bounded_try().await {
-                // Somebody led in between: fences and memory of the term before are not this one's.
-                Ok(true) if self.claim.transitions() != term => {
-                    self.claim.revoke();
-                    return LeaseLost;
-                }
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(
                     holder = self.election.holder(),
-                    "the leader lease has another holder"
+                    "the leader lease has another holder, or was deleted"
                 ),
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -179,7 +183,7 @@ impl Elector {
             Ok(lease) => {
                 self.election.written(lease, sent);
                 if let Some(until) = self.election.acts_until() {
-                    self.claim.extend(until, self.election.transitions());
+                    self.claim.extend(until);
                 }
                 Ok(true)
             }
@@ -256,7 +260,11 @@ mod tests {
                 (&Method::GET, _, None) => return failure(404),
                 (&Method::GET, _, Some(lease)) => return (200, lease),
                 (&Method::POST, _, Some(_)) => return failure(409),
-                (&Method::POST, Some(body), None) => store.lease = Some(body),
+                (&Method::POST, Some(mut body), None) => {
+                    body["metadata"]["uid"] = json!(format!("lease-{}", store.version));
+                    store.lease = Some(body);
+                }
+                (&Method::PUT, _, None) => return failure(404),
                 (&Method::PUT, Some(body), Some(known)) => {
                     if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
                         return failure(409);
@@ -270,6 +278,10 @@ mod tests {
             let lease = store.lease.as_mut().unwrap();
             lease["metadata"]["resourceVersion"] = json!(version);
             (200, lease.clone())
+        }
+
+        fn delete(&self) {
+            self.0.lock().unwrap().lease = None;
         }
 
         fn down(&self, down: bool) {
@@ -326,7 +338,7 @@ mod tests {
         let began = Instant::now();
         b.acquire().await;
         assert!(began.elapsed() >= TIMING.duration);
-        assert_eq!((b.claim().check(), b.claim().transitions()), (Ok(()), 1));
+        assert_eq!((b.claim().check(), b.term().transitions), (Ok(()), 1));
         assert_eq!(a.claim().check(), Err(LeaseLost));
         assert_eq!(a.hold().await, LeaseLost);
         assert_eq!(server.holder(), json!(b.identity()));
@@ -344,7 +356,38 @@ mod tests {
         let began = Instant::now();
         b.acquire().await;
         assert!(began.elapsed() < TIMING.retry_period);
-        assert_eq!(b.claim().transitions(), 1);
+        assert_eq!(b.term().transitions, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deleted_lease_is_not_made_again_by_the_leader_that_lost_it() {
+        let server = Server::default();
+        let (mut a, mut b) = (server.elector(), server.elector());
+        a.acquire().await;
+        server.delete();
+        let lost = tokio::time::timeout(Duration::from_secs(60), a.hold()).await;
+        assert_eq!(lost, Ok(LeaseLost), "others may have led in the meantime");
+        assert_eq!(a.claim().check(), Err(LeaseLost));
+        b.acquire().await;
+        assert_eq!((a.term().transitions, b.term().transitions), (0, 0));
+        assert_ne!(a.term(), b.term());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_made_anew_is_not_taken_for_the_one_before() {
+        let server = Server::default();
+        let (mut first, mut a, mut b) = (server.elector(), server.elector(), server.elector());
+        first.acquire().await;
+        first.release().await.unwrap();
+        a.acquire().await;
+        assert_eq!(a.term().transitions, 1);
+        // While it is paused, the Lease is deleted, and another process leads by the new one and hands it over.
+        server.delete();
+        b.acquire().await;
+        b.release().await.unwrap();
+        // Its count would be 1 again.
+        assert_eq!(a.hold().await, LeaseLost);
+        assert_eq!(a.claim().check(), Err(LeaseLost));
     }
 
     #[tokio::test(start_paused = true)]

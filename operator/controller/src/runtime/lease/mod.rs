@@ -1,6 +1,7 @@
 //! The leader lease, by the rules of client-go's leader election: somebody else's lease counts from the moment *we* saw it
 //! change, on our monotonic clock, so that clocks need not agree; every write replaces what was read
-//! (resourceVersion); the leader stops before others may start.
+//! (resourceVersion); the leader stops before others may start. Beyond these rules, a leader whose Lease was deleted or taken
+//! leads no more, whatever becomes of the Lease: others may have led since, and their terms may be counted like its own.
 //!
 //! Own code because no crate for kube 5 keeps these rules: the one that builds renews without a resourceVersion and does
 //! not stop on API errors.
@@ -8,7 +9,7 @@
 mod election;
 mod elector;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -52,27 +53,18 @@ pub struct LeaseLost;
 
 /// The right to write, as long as it lasts. It is checked right before each write.
 #[derive(Clone, Debug)]
-pub struct Claim(Arc<Mutex<Term>>);
-
-#[derive(Clone, Copy, Debug)]
-struct Term {
-    until: Option<Instant>,
-    transitions: i32,
-}
+pub struct Claim(Arc<Mutex<Option<Instant>>>);
 
 impl Claim {
     fn vacant() -> Self {
-        Self(Arc::new(Mutex::new(Term {
-            until: None,
-            transitions: 0,
-        })))
+        Self(Arc::default())
     }
 
     /// A claim that lasts, for tests.
     #[cfg(test)]
-    pub(crate) fn lasting(transitions: i32) -> Self {
+    pub(crate) fn lasting() -> Self {
         let until = Some(Instant::now() + Duration::from_secs(86_400));
-        Self(Arc::new(Mutex::new(Term { until, transitions })))
+        Self(Arc::new(Mutex::new(until)))
     }
 
     /// Whether the lease is held right now, by the monotonic clock.
@@ -80,30 +72,22 @@ impl Claim {
     /// # Errors
     /// [`LeaseLost`] when it is not; the write must not be made.
     pub fn check(&self) -> Result<(), LeaseLost> {
-        match self.term().until {
+        match *self.until() {
             Some(until) if Instant::now() < until => Ok(()),
             _ => Err(LeaseLost),
         }
     }
 
-    /// `leaseTransitions` of this term; part of every fence.
-    pub fn transitions(&self) -> i32 {
-        self.term().transitions
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn term(&self) -> Term {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn extend(&self, until: Instant, transitions: i32) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Term {
-            until: Some(until),
-            transitions,
-        };
+    fn extend(&self, until: Instant) {
+        *self.until() = Some(until);
     }
 
     /// Ends the claim: no write begins after this.
     pub(crate) fn revoke(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).until = None;
+        *self.until() = None;
     }
 }

@@ -344,7 +344,7 @@ fn the_first_list_is_judged_by_the_setting_of_the_live_pool() {
     ignoring(&mut seen);
     look(&mut seen, 2, now(), Vec::new());
     let first = crate::drain::tests::list(after(-40), vec![never_started("logs")]);
-    let fence = "2/node-2/3".to_owned();
+    let fence = crate::testing::fence_of(2, "node-2");
     let mark = memory_of_settle(&seen).provider.clone();
     let settle = crate::drain::settle::Settle::begin(
         fence,
@@ -360,7 +360,7 @@ fn the_first_list_is_judged_by_the_setting_of_the_live_pool() {
         not_before: after(-1),
         beats_at_last_departure: None,
         target: 2,
-        term: 3,
+        term: &crate::testing::term(),
         now: now(),
     };
     let mut live = seen.live[&2].clone();

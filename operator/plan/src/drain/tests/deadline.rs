@@ -250,7 +250,7 @@ fn abort_takes_back_the_fence_then_the_cordon_and_keeps_the_node() {
     let abort = json!({ "timeoutSeconds": 100, "onTimeout": "Abort" });
     let mut seen = draining(&abort);
     pass(&mut seen, 2, now());
-    fence(&mut seen, "2/node-2/3");
+    set_fence(&mut seen, &fence_of(2, "node-2"));
     let plan = pass(&mut seen, 2, after(100));
     assert_eq!(phases(&plan), [(2, DrainPhase::Aborted)]);
     assert_eq!(plan.orders, []);
@@ -384,7 +384,7 @@ proptest! {
                 Turn::Crash => crash = true,
             }
             edit(&mut seen, &drain);
-            fence(&mut seen, "2/node-2/3");
+            set_fence(&mut seen, &fence_of(2, "node-2"));
             cordon(&mut seen, 2);
             beat(&mut seen, at);
             let before = seen.pool.status.as_ref().and_then(|s| s.draining(2)).cloned();
