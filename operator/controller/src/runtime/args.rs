@@ -43,12 +43,13 @@ pub struct RunArgs {
     #[arg(long, env = "POD_NAMESPACE", default_value = vnp_crds::OPERATOR_NAMESPACE)]
     pub namespace: String,
 
-    /// Address of /livez and /readyz; port 0 picks a free one, which the log then names.
-    #[arg(long, env = "VNP_HEALTH_ADDR", default_value = "0.0.0.0:8081")]
+    /// Address of /livez and /readyz; `[::]` is IPv4 and IPv6, as far as the host has them; port 0 picks a free one, which
+    /// the log then names.
+    #[arg(long, env = "VNP_HEALTH_ADDR", default_value = "[::]:8081")]
     pub health_addr: SocketAddr,
 
-    /// Address of /metrics; port 0 picks a free one, which the log then names.
-    #[arg(long, env = "VNP_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    /// Address of /metrics, as above; port 0 picks a free one, which the log then names.
+    #[arg(long, env = "VNP_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
 
     /// The pod webhook.
@@ -67,8 +68,8 @@ pub struct RunArgs {
 /// The pod webhook.
 #[derive(Clone, Debug, Args)]
 pub struct WebhookArgs {
-    /// Address of the pod webhook, HTTPS; port 0 picks a free one, which the log then names.
-    #[arg(long, env = "VNP_WEBHOOK_ADDR", default_value = "0.0.0.0:9443")]
+    /// Address of the pod webhook, HTTPS, as above; port 0 picks a free one, which the log then names.
+    #[arg(long, env = "VNP_WEBHOOK_ADDR", default_value = "[::]:9443")]
     pub webhook_addr: SocketAddr,
 
     /// Service in the operator's namespace through which the API server calls the webhook, on port 443.

@@ -1,7 +1,8 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -9,9 +10,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
+
+/// Connections that wait to be taken, as tokio's own listeners have it.
+const BACKLOG: i32 = 1024;
 
 /// What has to be there before the process is ready, by name. Being the leader is not among it: a standby is ready too.
 #[derive(Clone, Debug, Default)]
@@ -61,21 +66,49 @@ pub enum ServeError {
     Serve(&'static str, #[source] std::io::Error),
 }
 
-/// Listens on `addr`.
+/// Listens on `addr`. `[::]` stands for IPv4 and IPv6, and for IPv4 alone on a host without IPv6. Call it inside the
+/// runtime.
 ///
 /// # Errors
 /// [`ServeError::Bind`].
-pub async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
-    let bound = async {
-        let listener = TcpListener::bind(addr).await?;
-        let local = listener.local_addr()?;
-        Ok((listener, local))
-    };
-    let (listener, local) = bound
-        .await
-        .map_err(|source| ServeError::Bind { addr, flag, source })?;
+pub fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
+    bind_by(flag, addr, listen)
+}
+
+fn bind_by(
+    flag: &'static str,
+    addr: SocketAddr,
+    listen: impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> Result<TcpListener, ServeError> {
+    let every_ipv6 = addr.ip() == Ipv6Addr::UNSPECIFIED;
+    let bound = listen(addr).or_else(|error| {
+        // Only a family that is missing has another to stand in for it.
+        if !every_ipv6 || matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) {
+            return Err(error);
+        }
+        tracing::info!(endpoint = flag, %error, "no IPv6 here; listening on IPv4");
+        listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port())))
+    });
+    let local = |listener: TcpListener| Ok((listener.local_addr()?, listener));
+    let (local, listener) =
+        bound
+            .and_then(local)
+            .map_err(|source| ServeError::Bind { addr, flag, source })?;
     tracing::info!(endpoint = flag, addr = %local, "listening");
     Ok(listener)
+}
+
+/// A socket that takes IPv4 on `[::]` too, whatever the host's default is.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves `/livez` and `/readyz`.
@@ -129,7 +162,38 @@ async fn render(State(metrics): State<Metrics>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    const EVERY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+    #[tokio::test]
+    async fn every_family_that_there_is_is_listened_to() {
+        let listener = bind("--health-addr", EVERY).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        }
+        let taken = SocketAddr::new(EVERY.ip(), port);
+        let error = bind("--health-addr", taken).unwrap_err();
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn ipv4_stands_in_where_there_is_no_ipv6() {
+        let no_ipv6 = |addr: SocketAddr| match addr.is_ipv6() {
+            // EAFNOSUPPORT, which has no kind of its own.
+            true => Err(io::Error::from_raw_os_error(97)),
+            false => listen(addr),
+        };
+        let listener = bind_by("--health-addr", EVERY, no_ipv6).unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+        // Who asks for one address gets that one or nothing.
+        let one = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        assert!(bind_by("--health-addr", one, no_ipv6).is_err());
+    }
 
     #[tokio::test]
     async fn ready_names_what_is_missing() {

@@ -121,13 +121,13 @@ async fn run(args: RunArgs) -> Result<(), RunError> {
     let readiness = Readiness::default();
     readiness.set(WATCHES, false);
     let clients = Clients::infer(args.lease.timing(), &clock).await?;
-    let health = health::bind("--health-addr", args.health_addr).await?;
-    let exposed = health::bind("--metrics-addr", args.metrics_addr).await?;
+    let health = health::bind("--health-addr", args.health_addr)?;
+    let exposed = health::bind("--metrics-addr", args.metrics_addr)?;
     let webhook = match args.webhook.no_webhook {
         true => None,
         false => Some(Setup {
             address: args.webhook.address(&args.namespace)?,
-            listener: health::bind("--webhook-addr", args.webhook.webhook_addr).await?,
+            listener: health::bind("--webhook-addr", args.webhook.webhook_addr)?,
             probe_namespace: args.webhook.webhook_probe_namespace,
             probe_every: Duration::from_secs(args.webhook.webhook_probe_seconds.into()),
         }),
