@@ -46,6 +46,15 @@ pub fn ours(there: &Value) -> bool {
     there["metadata"]["labels"][MANAGED_BY_LABEL] == MANAGED_BY
 }
 
+/// The installation that a configuration of ours calls, when it is not the one in `namespace`: each of two would overwrite
+/// what the other wrote. One that calls a URL does not tell.
+pub fn other_installation<'a>(there: &'a Value, namespace: &str) -> Option<&'a str> {
+    entries(there)
+        .filter(|entry| ours(there) && is_ours(entry))
+        .filter_map(|entry| entry["clientConfig"]["service"]["namespace"].as_str())
+        .find(|called| *called != namespace)
+}
+
 /// Whether the object trusts somebody in our entries: `caBundle` of each, as it is written.
 pub fn bundles(there: &Value) -> impl Iterator<Item = &str> {
     entries(there)

@@ -17,7 +17,7 @@ use crate::observed::ObjectKey;
 use crate::placement::{Placing, Serving};
 use crate::step::Step;
 use certificates::{CertificateFacts, Published, Rotation, rotation};
-use configuration::{Standing, plan_configuration, standing};
+use configuration::{Standing, other_installation, plan_configuration, standing};
 
 pub use state::{Foreign, Probed, WebhookState, webhook_findings};
 
@@ -105,9 +105,20 @@ pub struct WebhookPlan {
 /// Plans one pass.
 pub fn plan_webhook(seen: &WebhookSeen<'_>, now: Timestamp) -> WebhookPlan {
     let wanted = seen.address.configuration(seen.placing, seen.bundle);
-    let standing = standing(seen.configuration.as_deref(), wanted.as_ref());
+    let other = seen
+        .configuration
+        .as_deref()
+        .and_then(|there| other_installation(there, &seen.address.namespace));
+    let standing = match (other, &wanted) {
+        (Some(_), Some(_)) => Standing::Foreign,
+        (Some(_), None) => Standing::NotAsked,
+        (None, _) => standing(seen.configuration.as_deref(), wanted.as_ref()),
+    };
     let foreign = match standing {
-        Standing::Foreign => Some(Foreign::Configuration),
+        Standing::Foreign => Some(match other {
+            Some(namespace) => Foreign::Installation(namespace.to_owned()),
+            None => Foreign::Configuration,
+        }),
         _ if wanted.is_some() => seen.foreign_secret.clone().map(Foreign::Secret),
         _ => None,
     };
@@ -159,6 +170,22 @@ mod tests {
             published: None,
         };
         plan_webhook(&seen, now())
+    }
+
+    #[test]
+    fn the_configuration_of_another_installation_is_left_alone() {
+        let calling = |namespace: &str| {
+            json!({ "metadata": { "uid": "u", "labels": { (MANAGED_BY_LABEL): MANAGED_BY } }, "webhooks": [
+                { "name": "pods.virtualnodes.dev", "clientConfig": { "service": { "namespace": namespace, "name": "w" } } }] })
+        };
+        for asked in ["Operator", "None"] {
+            let plan = planned(asked, Some(calling("elsewhere")), None);
+            assert_eq!(plan.step, None, "{asked}");
+            let told = (asked == "Operator").then(|| Foreign::Installation("elsewhere".to_owned()));
+            assert_eq!(plan.foreign, told, "{asked}");
+        }
+        let plan = planned("None", Some(calling("ns")), None);
+        assert!(matches!(plan.step, Some(Step::DeleteWebhook { .. })), "{plan:?}");
     }
 
     #[test]

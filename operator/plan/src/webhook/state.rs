@@ -31,6 +31,8 @@ pub enum WebhookState {
 pub enum Foreign {
     /// The MutatingWebhookConfiguration.
     Configuration,
+    /// The MutatingWebhookConfiguration of another installation of this operator, by its namespace.
+    Installation(String),
     /// The Secret for the certificates.
     Secret(ObjectKey),
 }
@@ -84,6 +86,14 @@ fn operator(seen: &Observed) -> Option<(WebhookFault, String)> {
             WebhookFault::Foreign,
             format!(
                 "MutatingWebhookConfiguration {WEBHOOK_CONFIGURATION} exists and is not the operator's, so no pod is placed: delete or rename it"
+            ),
+        ),
+        WebhookState::Foreign(Foreign::Installation(namespace)) => (
+            WebhookFault::Foreign,
+            format!(
+                "MutatingWebhookConfiguration {WEBHOOK_CONFIGURATION} calls the installation of this operator in namespace \
+                 {namespace}: one of the two has to go. When the other is gone already, delete that object, which is then made \
+                 for this one"
             ),
         ),
         WebhookState::Foreign(Foreign::Secret(key)) => (
@@ -149,6 +159,10 @@ mod tests {
             (
                 Foreign::Configuration,
                 "MutatingWebhookConfiguration virtualnodepool-affinity",
+            ),
+            (
+                Foreign::Installation("elsewhere".into()),
+                "MutatingWebhookConfiguration virtualnodepool-affinity calls the installation of this operator in namespace elsewhere",
             ),
             (Foreign::Secret(secret), "Secret ns/tls"),
         ] {
