@@ -132,16 +132,17 @@ mod tests {
         let fence = format!("2/node-2/{}", elsewhere());
         let mut seen = ripe();
         set_fence(&mut seen, &fence);
-        seen.recall = remember(&seen, now());
-        assert_eq!(seen.recall.other_fence, Some((fence.clone(), now())));
-        let plan = plan_at(&seen, 2, after(119));
+        seen.recall = remember(&seen, after(-119));
+        assert_eq!(seen.recall.other_fence, Some((fence.clone(), after(-119))));
+        let plan = plan_at(&seen, 2, now());
         assert_eq!((plan.steps.len(), shrinks(&plan)), (0, Vec::new()));
         assert_eq!(blockers(&plan), [BlockerReason::CordonContested]);
-        assert_eq!(remember(&seen, after(60)).other_fence, Some((fence, now())));
-        let taken = |target, at| plan_at(&seen, target, at).steps.into_iter().next();
-        assert!(matches!(taken(2, after(120)), Some(Step::PatchWorkload(_))));
+        assert_eq!(remember(&seen, now()).other_fence, seen.recall.other_fence);
+        let first = |seen: &Observed, target| plan_at(seen, target, now()).steps.into_iter().next();
         // What is wanted again is not left to anybody.
-        assert!(matches!(taken(3, now()), Some(Step::PatchWorkload(_))));
+        assert!(matches!(first(&seen, 3), Some(Step::PatchWorkload(_))));
+        seen.recall.other_fence = Some((fence, after(-120)));
+        assert!(matches!(first(&seen, 2), Some(Step::PatchWorkload(_))));
         let mut later = seen.clone();
         set_fence(&mut later, &crate::testing::fence_of(2, "node-2"));
         assert_eq!(remember(&later, after(1)).other_fence, None);
