@@ -167,8 +167,7 @@ impl ClusterLoop {
                 Sight::Gone => {}
                 Sight::Waiting(_) => return None,
                 Sight::Seen(seen) => {
-                    let held = seen.held_workload().map(AsRef::as_ref);
-                    let rolled = rolled(&seen.pool, held, &seen.provider_pods);
+                    let rolled = rolled(&seen);
                     let drained = vnp_plan::drained(&seen);
                     pools.push(PoolInCluster::new(&seen, &accept(&seen), rolled, drained));
                 }

@@ -6,8 +6,8 @@ use vnp_crds::{DeletionPolicy, Management, ProviderType};
 
 use crate::accept::{Acceptance, accept};
 use crate::drain::health::{HEARTBEAT_LIMIT, health};
-use crate::drain::{DrainPlan, Holds, plan_drain};
-use crate::observed::{NodeView, Observed, Ordinal, Workload};
+use crate::drain::{self, DrainPlan, Holds, plan_drain};
+use crate::observed::{NodeView, Observed, Ordinal, Workload, WorkloadSeen};
 use crate::placement::outdated;
 use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
@@ -117,12 +117,15 @@ fn drain(seen: &Observed, acceptance: &Acceptance, target: Option<i32>, now: Tim
     // A workload that is gone for good keeps nothing: its Nodes are removed as those of any ordinal that went.
     let none = Workload::new(json!({ "spec": { "replicas": 0 } }));
     let workload = match &seen.workload {
-        Some(_) => match seen.held_workload() {
+        WorkloadSeen::There(_) => match seen.held_workload() {
             Some(held) => held,
             None => return DrainPlan::default(),
         },
-        None if seen.deleting() && seen.restore_copy.is_none() => &none,
-        None => return DrainPlan::default(),
+        WorkloadSeen::Absent if seen.deleting() && seen.restore_copy.is_none() => &none,
+        // About to be made again: its drains go on then.
+        WorkloadSeen::Absent if seen.restore_copy.is_some() => return drain::as_reported(seen, now),
+        WorkloadSeen::Absent => return DrainPlan::default(),
+        WorkloadSeen::Unknown(_) => return drain::as_reported(seen, now),
     };
     let holds = Holds {
         refused: acceptance.drain_held.clone(),
@@ -141,8 +144,10 @@ fn drain(seen: &Observed, acceptance: &Acceptance, target: Option<i32>, now: Tim
 /// else holds is none of our business, and neither are its Nodes.
 pub fn drained(seen: &Observed) -> bool {
     let held = seen.held_workload();
-    if seen.workload.is_some() && held.is_none() {
-        return true;
+    match &seen.workload {
+        WorkloadSeen::Unknown(_) => return false,
+        WorkloadSeen::There(_) if held.is_none() => return true,
+        WorkloadSeen::There(_) | WorkloadSeen::Absent => {}
     }
     let providers = held.is_some() && !seen.provider_pods.is_empty();
     let ours = |n: &NodeView| n.pool_label() == Some(seen.pool_name()) && !n.reserved();
@@ -177,7 +182,7 @@ fn finalizer(seen: &Observed, acceptance: &Acceptance, nothing_left: bool) -> Ve
     }
     let retained = retains(seen);
     let let_go = match seen.held_workload() {
-        None => true,
+        None => seen.workload.unknown().is_none(),
         // A Create pool of the same name may take it up again: it keeps our label, and nothing else of ours.
         Some(w) => {
             retained && seen.pool.spec.provider.management() == Management::Create && !w.has_finalizer()
@@ -223,12 +228,18 @@ fn labels(seen: &Observed) -> Vec<Step> {
 
 fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp) -> Facts {
     let served = seen.pool.spec.provider.type_ == ProviderType::StatefulSet;
-    let ordinals = seen.held_workload().map(|w| w.ordinals()).unwrap_or(0..0);
-    let in_pool = |o: &Ordinal| ordinals.contains(o) || drain.nodes.iter().any(|n| n.ordinal == *o);
+    let held = seen.held_workload().map(|w| w.ordinals()).unwrap_or(0..0);
+    // While the workload can't be seen, the Nodes that carry the pool's label are its own.
+    let labelled = |o: &Ordinal| {
+        let node = seen.nodes.get(o).filter(|_| seen.workload.unknown().is_some());
+        node.is_some_and(|n| n.pool_label() == Some(seen.pool_name()))
+    };
+    let ours = |o: &Ordinal| held.contains(o) || labelled(o);
+    let in_pool = |o: &Ordinal| ours(o) || drain.nodes.iter().any(|n| n.ordinal == *o);
     let nodes = seen.nodes.iter().filter(|(o, n)| in_pool(o) && !n.reserved());
     let available = seen.nodes.iter().filter(|(o, n)| {
         let provider = seen.provider_pods.get(*o).map(AsRef::as_ref);
-        ordinals.contains(o) && !n.unschedulable && !n.reserved() && health(Some(n), provider, now).is_ok()
+        ours(o) && !n.unschedulable && !n.reserved() && health(Some(n), provider, now).is_ok()
     });
     let pods = || {
         let ordinals = seen.bound.keys().copied().filter(|o| in_pool(o));
@@ -277,8 +288,10 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
+    use vnp_crds::VirtualNodePool;
 
     use super::*;
+    use crate::observed::Blind;
     use crate::testing::{node, now, observed, pool, with_node};
 
     fn with_status(seen: &mut Observed, status: serde_json::Value) {
@@ -302,8 +315,95 @@ mod tests {
         with_status(&mut seen, held);
         assert_eq!(plan(&seen, now()).facts.registered, [0, 1]);
         // A workload that is gone for a moment takes nothing with it.
-        seen.workload = None;
+        seen.workload = WorkloadSeen::Absent;
         assert_eq!(plan(&seen, now()).facts.registered, [0, 1]);
+    }
+
+    /// The pool when nobody can look at its workload: its namespace was dropped from `--provider-namespaces`, or its Role.
+    fn unseen(mut pool: VirtualNodePool, deleted: Option<&str>, blind: &Blind) -> Observed {
+        if let Some(policy) = deleted {
+            pool.spec.deletion_policy = serde_json::from_value(json!(policy)).unwrap();
+            pool.metadata.deletion_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+        }
+        pool.metadata.finalizers = Some(vec![vnp_crds::FINALIZER.to_owned()]);
+        let mut seen = observed(pool, 3);
+        let node = json!({ "name": "virtual-node-eci-2", "uid": "node-2", "ordinal": 2, "phase": "Evicting",
+            "startedAt": "2026-12-31T00:00:00Z", "recordons": 1, "podsTotal": 4, "podsRemaining": 3 });
+        let status = json!({
+            "provider": { "type": "StatefulSet", "registered": [0, 1, 2], "replicas": 3,
+                "retired": [{ "ordinal": 3, "nodeUid": "n", "time": "2027-01-14T00:00:00Z", "abandoned": false }] },
+            "drain": { "summary": "3/4", "podsTotal": 4, "podsRemaining": 3, "podsTerminating": 0, "podsBlocked": 0,
+                "limitedBy": "Rate", "blockers": [], "nodes": [node] },
+        });
+        with_status(&mut seen, status);
+        crate::testing::bind(&mut seen, 2, vec![crate::testing::pod("a")]);
+        if *blind == Blind::NotWatched {
+            seen.operator.provider_namespaces = vec!["elsewhere".to_owned()];
+        }
+        seen.workload = WorkloadSeen::Unknown(blind.clone());
+        seen
+    }
+
+    #[test]
+    fn a_workload_that_can_t_be_seen_is_not_one_that_is_not_there() {
+        let copy = crate::observed::SavedCopy {
+            name: "vnp-restore-pool-uid".to_owned(),
+            uid: "copy".to_owned(),
+            content: json!({ "uid": "gone", "object": { "spec": { "replicas": 3 } } }),
+        };
+        for blind in [
+            Blind::NotWatched,
+            Blind::Refused("statefulsets is forbidden".to_owned()),
+        ] {
+            for management in ["Adopt", "Create"] {
+                for deleted in [None, Some("Retain"), Some("Drain")] {
+                    for kept in [None, Some(copy.clone())] {
+                        let spec = json!({ "replicas": 3, "provider": { "management": management } });
+                        let mut seen = unseen(pool(spec), deleted, &blind);
+                        seen.restore_copy.clone_from(&kept);
+                        seen.template_copy = kept;
+                        let plan = plan(&seen, now());
+                        let state = format!("{blind:?} {management} {deleted:?}");
+                        assert!(plan.tracks.is_empty(), "{state}: {:?}", plan.tracks);
+                        assert!(plan.orders.is_empty() && plan.reads.is_empty(), "{state}");
+                        assert!(!drained(&seen) && !crate::workload::rolled(&seen), "{state}");
+                        let told: Vec<_> = plan
+                            .findings
+                            .iter()
+                            .filter_map(|f| match f {
+                                crate::finding::Finding::Refused { reason, message } => {
+                                    Some((*reason, message))
+                                }
+                                crate::finding::Finding::Blocker(b) => panic!("{state}: {b}"),
+                                _ => None,
+                            })
+                            .collect();
+                        assert_eq!(told[0].0, vnp_crds::Reason::NamespaceNotAllowed, "{state}");
+                        assert_eq!(
+                            told[0].1.contains(vnp_crds::FINALIZER),
+                            deleted.is_some(),
+                            "{}",
+                            told[0].1
+                        );
+                        // Nothing is forgotten that must survive.
+                        assert_eq!(
+                            (plan.facts.nodes, plan.facts.available, plan.facts.pods),
+                            (3, 3, 1),
+                            "{state}"
+                        );
+                        assert_eq!(plan.facts.registered, [0, 1, 2]);
+                        assert_eq!(plan.facts.retired.len(), 1);
+                        let going = &plan.facts.draining[0];
+                        assert_eq!(
+                            (going.phase, going.recordons),
+                            (vnp_crds::DrainPhase::Evicting, 1)
+                        );
+                        assert_eq!(going.started_at, "2026-12-31T00:00:00Z".parse().unwrap());
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::observed::{Observed, Workload};
 
 /// The accepted target in replicas; `None` while nobody can know it. See [`target_of`].
 pub fn target(observed: &Observed) -> Option<i32> {
-    target_of(&observed.pool, observed.workload.as_deref())
+    target_of(&observed.pool, observed.workload.there().map(AsRef::as_ref))
 }
 
 /// The accepted target by the pool and its workload, cached or read live.

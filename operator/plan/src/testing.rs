@@ -187,7 +187,7 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
             leading_since: after(-600),
             evictions_per_second: 0,
         },
-        workload: Some(Arc::new(workload(replicas))),
+        workload: workload(replicas).into(),
         provider_pods: (0..replicas).map(|o| (o, Arc::new(provider_pod(o)))).collect(),
         nodes: (0..replicas).map(|o| (o, Arc::new(node(o)))).collect(),
         bound: BTreeMap::new(),

@@ -246,9 +246,12 @@ impl Cluster {
             ..
         } = told
         else {
-            self.rescope();
-            self.place();
-            self.wake_all();
+            // Refused: which pools there are is not known.
+            if self.pools.complete() {
+                self.rescope();
+                self.place();
+                self.wake_all();
+            }
             return;
         };
         let uid = |pool: &Option<Arc<VirtualNodePool>>| pool.as_ref().and_then(|p| p.metadata.uid.clone());

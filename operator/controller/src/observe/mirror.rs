@@ -42,6 +42,7 @@ pub struct Mirror<S> {
     kind: &'static str,
     shelf: RwLock<S>,
     complete: AtomicBool,
+    refused: RwLock<Option<String>>,
 }
 
 /// An event as the effects of a mirror see it.
@@ -56,6 +57,18 @@ pub enum Told<C> {
     },
     /// The mirror is complete (again).
     Complete,
+    /// The API server refuses to show what is mirrored: see [`Mirror::refused`].
+    Refused,
+}
+
+/// The words of an API server that refuses to show something, which it does until somebody grants it.
+fn refusal(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => {
+            Some(status.message.clone())
+        }
+        _ => None,
+    }
 }
 
 impl<S: Shelf> Mirror<S> {
@@ -65,6 +78,7 @@ impl<S: Shelf> Mirror<S> {
             kind,
             shelf: RwLock::new(shelf),
             complete: AtomicBool::new(false),
+            refused: RwLock::default(),
         })
     }
 
@@ -86,6 +100,23 @@ impl<S: Shelf> Mirror<S> {
     /// A list has been taken over in full.
     pub fn complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
+    }
+
+    /// The API server's words, while it refuses to list what is mirrored and has not shown it before.
+    pub fn refused(&self) -> Option<String> {
+        self.refused
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .filter(|_| !self.complete())
+    }
+
+    /// Notes a refusal; true when it is a new one.
+    fn refuse(&self, words: Option<String>) -> bool {
+        let mut known = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        let new = words.is_some() && *known != words && !self.complete();
+        *known = words;
+        new
     }
 
     /// A new list is needed before this is complete.
@@ -133,6 +164,11 @@ impl<S: Shelf> Mirror<S> {
                         error = &error as &dyn std::error::Error,
                         "watch failed"
                     );
+                    if let Some(words) = refusal(&error)
+                        && self.refuse(Some(words))
+                    {
+                        tell(Told::Refused);
+                    }
                     continue;
                 }
             };
@@ -144,6 +180,7 @@ impl<S: Shelf> Mirror<S> {
                 });
             }
             if done {
+                self.refuse(None);
                 self.complete.store(true, Ordering::Release);
                 tell(Told::Complete);
             }
@@ -351,6 +388,7 @@ mod tests {
             .follow(events, &Metrics::default(), |told| {
                 lines.push(match told {
                     Told::Complete => "complete".to_owned(),
+                    Told::Refused => "refused".to_owned(),
                     Told::Changed {
                         change: RowChange { key, old, new },
                         initial,
@@ -400,6 +438,31 @@ mod tests {
         let broken = vec![Event::Init, Event::Init, Event::InitApply(map("b", "2", "x"))];
         assert_eq!(told(&mirror, broken).await, ["n/b -->x"]);
         assert!(mirror.read(|t| t.get("n/a").is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_once_and_ends_with_the_first_list() {
+        let mirror = Mirror::new("names", Table::new(Names));
+        let refused = |words: &str| {
+            let status = kube::core::Status::failure(words, "Forbidden").with_code(403);
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(
+                status.boxed(),
+            )))
+        };
+        let mut lines = Vec::new();
+        let mut follow = async |events: Vec<watcher::Result<Event<ConfigMap>>>| {
+            let told = |told| lines.push(matches!(told, Told::Refused));
+            mirror
+                .follow(futures::stream::iter(events), &Metrics::default(), told)
+                .await;
+            mirror.refused()
+        };
+        let known = follow(vec![refused("no"), refused("no")]).await;
+        assert_eq!(known.as_deref(), Some("no"));
+        assert_eq!(follow(vec![Ok(Event::Init), Ok(Event::InitDone)]).await, None);
+        // What was shown once is known, if not the newest.
+        assert_eq!(follow(vec![refused("no")]).await, None);
+        assert_eq!(lines, [true, false]);
     }
 
     #[tokio::test]

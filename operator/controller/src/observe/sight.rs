@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use vnp_crds::VirtualNodePool;
 use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
-use vnp_plan::observed::{NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, Workload};
+use vnp_plan::observed::{
+    Blind, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, WorkloadSeen,
+};
 
 use super::cluster::{Cluster, Scoped};
 use super::kinds::{RESTORE_PREFIX, TEMPLATE_PREFIX, Warning};
@@ -42,7 +44,7 @@ impl Cluster {
         let mut seen = Observed {
             others,
             operator: operator.clone(),
-            workload: None,
+            workload: WorkloadSeen::Absent,
             provider_pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
             bound: BTreeMap::new(),
@@ -105,7 +107,10 @@ impl Cluster {
             (self.covers(Scoped::Pods, pool), "pods"),
             (self.covers(Scoped::Nodes, pool), "nodes"),
             (self.covers(Scoped::Leases, pool), "heartbeats"),
-            (workloads.is_none_or(|m| m.complete()), "StatefulSets"),
+            (
+                workloads.is_none_or(|m| m.complete() || m.refused().is_some()),
+                "StatefulSets",
+            ),
             (self.budgets.complete(), "budgets"),
             (self.namespaces.complete(), "namespaces"),
             (self.copies.complete(), "saved copies"),
@@ -132,11 +137,18 @@ impl Cluster {
             .then(|| self.audits.read(|t| t.get(&key)).unwrap_or_default())
     }
 
-    /// The workload of that name, `None` when it is not there or its namespace is none of ours.
-    pub fn workload(&self, key: &ObjectKey) -> Option<Arc<Workload>> {
-        self.workloads
-            .get(&key.namespace)?
-            .read(|t| t.get(&key.to_string()))
+    /// The workload of that name, as far as its namespace is watched and may be looked at.
+    fn workload(&self, key: &ObjectKey) -> WorkloadSeen {
+        let Some(mirror) = self.workloads.get(&key.namespace) else {
+            return WorkloadSeen::Unknown(Blind::NotWatched);
+        };
+        if let Some(words) = mirror.refused() {
+            return WorkloadSeen::Unknown(Blind::Refused(words));
+        }
+        match mirror.read(|t| t.get(&key.to_string())) {
+            Some(workload) => WorkloadSeen::There(workload),
+            None => WorkloadSeen::Absent,
+        }
     }
 
     fn see_provider(&self, provider: &ObjectKey, seen: &mut Observed) {
@@ -259,6 +271,40 @@ mod tests {
             at: at.parse().unwrap(),
             note: format!("{about} {at}"),
         })
+    }
+
+    #[tokio::test]
+    async fn a_workload_is_absent_only_where_its_namespace_was_looked_at() {
+        use kube::runtime::watcher::{Error, Event};
+
+        let queue = || crate::runtime::queue::Queue::new(std::time::Duration::ZERO);
+        let clock = crate::runtime::clock::Clock::of_host();
+        let cluster = Cluster::new(&["kube-system".to_owned()], queue(), queue(), clock);
+        let of = |namespace: &str| {
+            cluster.workload(&ObjectKey {
+                namespace: namespace.to_owned(),
+                name: "v".to_owned(),
+            })
+        };
+        assert_eq!(of("dropped"), WorkloadSeen::Unknown(Blind::NotWatched));
+        let follow = async |events: Vec<kube::runtime::watcher::Result<Event<_>>>| {
+            let mirror = &cluster.workloads["kube-system"];
+            let events = futures::stream::iter(events);
+            mirror
+                .follow(events, &crate::runtime::metrics::Metrics::default(), |_| {})
+                .await;
+        };
+        let status = kube::core::Status::failure("no", "Forbidden").with_code(403);
+        follow(vec![Err(Error::InitialListFailed(kube::Error::Api(
+            status.boxed(),
+        )))])
+        .await;
+        assert_eq!(
+            of("kube-system"),
+            WorkloadSeen::Unknown(Blind::Refused("no".to_owned()))
+        );
+        follow(vec![Ok(Event::Init), Ok(Event::InitDone)]).await;
+        assert_eq!(of("kube-system"), WorkloadSeen::Absent);
     }
 
     #[test]

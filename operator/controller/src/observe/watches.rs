@@ -30,6 +30,9 @@ use crate::runtime::jitter::spread;
 use crate::runtime::metrics::Metrics;
 
 const NODE_LEASES: &str = "kube-node-lease";
+const POOLS: &str = "pools";
+/// What every replica needs to answer for the webhook.
+const NEEDED: [&str; 3] = [POOLS, TLS_SECRET, WEBHOOK_CONFIGURATION];
 /// Every mirror is compared with a full list so often: an event that got lost on its way would be missed for ever.
 const LIST_AGAIN: Duration = Duration::from_secs(30 * 60);
 
@@ -67,7 +70,7 @@ impl Watches {
 
         let pools: Api<VirtualNodePool> = Api::all(client());
         all.push(self.plain(
-            "pools",
+            POOLS,
             &cluster,
             |c| &c.pools,
             Watched::all(pools),
@@ -172,7 +175,9 @@ impl Watches {
             let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
             let (mirror, told) = (mirror.clone(), cluster.clone());
             let what = format!("StatefulSets of {namespace}");
-            all.push(self.follow(what, mirror, Watched::all(api), move |t| told.workload_told(t)));
+            all.push(self.follow(what, false, mirror, Watched::all(api), move |t| {
+                told.workload_told(t)
+            }));
         }
 
         let nodes: Api<SlimNode> = Api::all(client());
@@ -221,14 +226,20 @@ impl Watches {
         tell: fn(&Cluster, Told<S::Change>),
     ) -> BoxFuture<'static, ()> {
         let told = cluster.clone();
-        self.follow(what.to_owned(), mirror(cluster).clone(), watched, move |t| {
-            tell(&told, t)
-        })
+        let needed = NEEDED.contains(&what);
+        self.follow(
+            what.to_owned(),
+            needed,
+            mirror(cluster).clone(),
+            watched,
+            move |t| tell(&told, t),
+        )
     }
 
     fn follow<S: Shelf>(
         &self,
         what: String,
+        needed: bool,
         mirror: Arc<Mirror<S>>,
         watched: Watched<S::Object>,
         mut tell: impl FnMut(Told<S::Change>) + Send + 'static,
@@ -238,9 +249,14 @@ impl Watches {
         readiness.set(&what, false);
         let follow = async move {
             let mut tell = |told| {
-                let complete = matches!(told, Told::Complete);
+                // What is refused does not come by waiting, and concerns only the pools that need it.
+                let known = match &told {
+                    Told::Complete => true,
+                    Told::Refused => !needed,
+                    Told::Changed { .. } => false,
+                };
                 tell(told);
-                if complete {
+                if known {
                     readiness.set(&what, true);
                 }
             };
@@ -308,10 +324,13 @@ impl Watches {
                         return pending().await;
                     }
                     let mut tell = |told| {
-                        let complete = matches!(told, Told::Complete);
+                        let (complete, refused) =
+                            (matches!(told, Told::Complete), matches!(told, Told::Refused));
                         tell(told);
-                        if complete {
+                        if complete || refused {
                             readiness.set(&what, true);
+                        }
+                        if complete {
                             cluster.cover(which, scope.clone());
                         }
                     };

@@ -216,7 +216,10 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
             type_,
             "Unknown",
             Reason::Unknown,
-            "there is no workload that belongs to this pool",
+            match pass.observed.workload.unknown() {
+                Some(_) => "its workload can't be looked at, see Accepted",
+                None => "there is no workload that belongs to this pool",
+            },
         );
     };
     let (name, count) = (

@@ -83,6 +83,12 @@ fn provider(pass: &Pass<'_>) -> ProviderStatus {
         .observed
         .held_workload()
         .filter(|_| spec.type_ == ProviderType::StatefulSet);
+    // That it was held before must be known when it is seen again.
+    let unknown = pass.observed.workload.unknown().is_some();
+    let before = pass
+        .previous()
+        .and_then(|s| s.provider.as_ref())
+        .filter(|_| unknown);
     let mut registered = facts.registered.clone();
     registered.sort_unstable();
     registered.dedup();
@@ -90,7 +96,7 @@ fn provider(pass: &Pass<'_>) -> ProviderStatus {
     ProviderStatus {
         type_: spec.type_,
         name: spec.name.clone(),
-        replicas: workload.map(|w| w.replicas()),
+        replicas: workload.map(|w| w.replicas()).or_else(|| before?.replicas),
         ready_replicas: workload.map(|w| w.ready_replicas()),
         image: workload.and_then(|w| image(w, spec.container())),
         registered,

@@ -58,7 +58,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         pool: Arc::new(pool),
         others: Vec::new(),
         operator: OperatorFacts::default(),
-        workload: Some(Arc::new(workload())),
+        workload: workload().into(),
         provider_pods: Default::default(),
         nodes: Default::default(),
         bound: Default::default(),

@@ -21,4 +21,5 @@ mod scenarios;
 mod skew;
 mod specs;
 mod stale;
+mod unseen;
 mod world;

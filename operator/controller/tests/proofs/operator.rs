@@ -27,6 +27,8 @@ const LEASE: Timing = Timing {
 pub(crate) struct Running {
     cluster: Cluster,
     name: String,
+    /// What its readiness probe waits for.
+    pub(crate) readiness: Readiness,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), OperatorError>>,
 }
@@ -34,6 +36,11 @@ pub(crate) struct Running {
 impl Running {
     /// Starts one. Its host's clock is wrong by an hour, one way or the other by turns.
     pub(crate) fn start(cluster: &Cluster, name: &str) -> Self {
+        Self::start_for(cluster, name, &["kube-system"])
+    }
+
+    /// Starts one with these `--provider-namespaces`.
+    pub(crate) fn start_for(cluster: &Cluster, name: &str, provider_namespaces: &[&str]) -> Self {
         let odd = name.bytes().last().is_some_and(|b| b % 2 == 1);
         let skew = SignedDuration::from_hours(if odd { 1 } else { -1 });
         let clock = Clock::starting_at(cluster.now() + skew);
@@ -45,9 +52,10 @@ impl Running {
             kube::Client::new(service, "default")
         };
         let short = LEASE.duration - LEASE.renew_deadline;
+        let readiness = Readiness::default();
         let operator = Operator {
             namespace: vnp_crds::OPERATOR_NAMESPACE.to_owned(),
-            provider_namespaces: vec!["kube-system".to_owned()],
+            provider_namespaces: provider_namespaces.iter().map(|n| (*n).to_owned()).collect(),
             evictions_per_second: 0,
             lease: LEASE,
             clients: Clients {
@@ -57,7 +65,7 @@ impl Running {
             },
             clock: clock.clone(),
             metrics: Metrics::default(),
-            readiness: Readiness::default(),
+            readiness: readiness.clone(),
             webhook: None,
         };
         let (stop, stopped) = oneshot::channel();
@@ -67,6 +75,7 @@ impl Running {
         Self {
             cluster: cluster.clone(),
             name: name.to_owned(),
+            readiness,
             stop: Some(stop),
             task,
         }

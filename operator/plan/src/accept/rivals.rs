@@ -23,7 +23,7 @@ pub(crate) fn seniority(pool: &VirtualNodePool) -> (Timestamp, &str) {
 pub(super) fn check(observed: &Observed) -> Option<Refusal> {
     let provider = &observed.pool.spec.provider;
     let ours = provider.workload()?;
-    let label = observed.workload.as_ref().and_then(|w| w.pool_label());
+    let label = observed.workload.there().and_then(|w| w.pool_label());
     if label == Some(observed.pool_name()) {
         return None;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use vnp_crds::VirtualNodePool;
 
-use crate::observed::{Observed, OperatorFacts, Workload};
+use crate::observed::{Observed, OperatorFacts, Workload, WorkloadSeen};
 
 /// A Create pool `burst` with UID `uid-burst`, overlaid with `overlay` as a merge patch.
 pub(crate) fn pool(overlay: Value) -> VirtualNodePool {
@@ -78,7 +78,7 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
             namespace: vnp_crds::OPERATOR_NAMESPACE.to_owned(),
             ..OperatorFacts::default()
         },
-        workload: None,
+        workload: WorkloadSeen::Absent,
         provider_pods: Default::default(),
         nodes: Default::default(),
         bound: Default::default(),
@@ -106,6 +106,6 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
 
 /// The same cluster with that workload in it.
 pub(crate) fn with_workload(mut observed: Observed, workload: Workload) -> Observed {
-    observed.workload = Some(Arc::new(workload));
+    observed.workload = workload.into();
     observed
 }

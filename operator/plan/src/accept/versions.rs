@@ -72,7 +72,7 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
         .collect();
     let image = image(observed);
     // A provider that is not there is told of elsewhere.
-    let there = image.is_some() || observed.workload.is_some();
+    let there = image.is_some() || observed.workload.there().is_some();
     for need in needs(observed).into_iter().filter(|_| there) {
         told.extend(provider(&need, image).map(|note| (need.field.to_owned(), note)));
     }
@@ -109,7 +109,7 @@ fn kubernetes(observed: &Observed) -> Option<(String, String)> {
 fn image(observed: &Observed) -> Option<&str> {
     let provider = &observed.pool.spec.provider;
     let there = || {
-        let workload = observed.workload.as_ref()?;
+        let workload = observed.workload.there()?;
         let container = provider_container(workload, provider.container()).ok()?;
         workload.containers().get(container)?.get("image")?.as_str()
     };

@@ -5,40 +5,69 @@ use vnp_crds::{Management, Reason, env_key};
 
 use super::container::{ContainerDoubt, env_entries, provider_container};
 use super::{Refusal, rivals};
-use crate::observed::{Observed, Workload};
+use crate::observed::{Blind, Observed, Workload, WorkloadSeen};
 
 /// The first thing that forbids to write the workload.
 pub(super) fn check(observed: &Observed) -> Option<Refusal> {
     namespace(observed)
         .or_else(|| rivals::check(observed))
-        .or_else(|| {
-            match (
-                observed.pool.spec.provider.management(),
-                observed.workload.as_deref(),
-            ) {
-                (Management::Create, Some(there)) if observed.held_workload().is_none() => {
+        .or_else(
+            || match (observed.pool.spec.provider.management(), &observed.workload) {
+                (_, WorkloadSeen::Unknown(blind)) => Some(unknown(observed, blind)),
+                (Management::Create, WorkloadSeen::There(there)) if observed.held_workload().is_none() => {
                     Some(exists(observed, there))
                 }
                 (Management::Create, _) => None,
-                (Management::Adopt, None) => missing(observed),
-                (Management::Adopt, Some(there)) => adoptable(observed, there),
-            }
-        })
+                (Management::Adopt, WorkloadSeen::Absent) => missing(observed),
+                (Management::Adopt, WorkloadSeen::There(there)) => adoptable(observed, there),
+            },
+        )
 }
 
 fn namespace(observed: &Observed) -> Option<Refusal> {
     let named = observed.pool.spec.provider.workload()?.namespace;
     let allowed = &observed.operator.provider_namespaces;
-    (!allowed.iter().any(|n| n == named)).then(|| {
-        Refusal::new(
-            Reason::NamespaceNotAllowed,
+    (!allowed.iter().any(|n| n == named)).then(|| unknown(observed, &Blind::NotWatched))
+}
+
+/// What was not looked at is left as it is, and so is everything that depends on it.
+fn unknown(observed: &Observed, blind: &Blind) -> Refusal {
+    let workload = observed.pool.spec.provider.workload();
+    let named = workload.map(|w| w.namespace).unwrap_or_default();
+    let (why, remedy) = match blind {
+        Blind::NotWatched => (
             format!(
-                "spec.provider.namespace is {named}, and this operator manages providers in {} only; start it with \
-                 --provider-namespaces that names {named} (and grant its Role there), or use one of these",
-                list(allowed)
+                "spec.provider.namespace is {named}, and this operator manages providers in {} only",
+                list(&observed.operator.provider_namespaces)
             ),
+            format!("start it with --provider-namespaces that names {named}, and grant its Role there"),
+        ),
+        Blind::Refused(words) => (
+            format!("the operator may not look at StatefulSets in {named} ({words})"),
+            format!("grant it its Role in {named}, see config/rbac/provider-namespace"),
+        ),
+    };
+    let taken_over = observed.deleting()
+        || observed
+            .pool
+            .status
+            .as_ref()
+            .is_some_and(|s| s.nodes.unwrap_or(0) > 0);
+    let meanwhile = if observed.deleting() {
+        format!(
+            "Until then the pool keeps its finalizer {}, nothing is drained and nothing is given back; when the StatefulSet \
+             and its nodes are gone for good, take that finalizer off the pool by hand",
+            vnp_crds::FINALIZER
         )
-    })
+    } else if taken_over {
+        "Until then nothing is written to it and no node is drained".to_owned()
+    } else {
+        "Or use another namespace in a new pool".to_owned()
+    };
+    Refusal::new(
+        Reason::NamespaceNotAllowed,
+        format!("{why}; {remedy}. {meanwhile}"),
+    )
 }
 
 /// What helps where a StatefulSet of that name is somebody else's.

@@ -277,7 +277,7 @@ mod tests {
             }
             let mut plan = plan_at(&seen, 2, after(t));
             plan.nodes[0].pods_total = pods as i32;
-            let workload = seen.workload.clone().unwrap();
+            let workload = seen.workload.there().unwrap().clone();
             let scene = Scene {
                 seen: &seen,
                 workload: &workload,

@@ -219,6 +219,32 @@ pub fn plan_drain(
     plan
 }
 
+/// What stands in the status, while the workload can't be seen or is not there for a moment: nothing is done, and nothing is
+/// forgotten that must survive.
+pub(crate) fn as_reported(seen: &Observed, now: Timestamp) -> DrainPlan {
+    let nothing = Workload::new(serde_json::json!({}));
+    let scene = Scene {
+        seen,
+        workload: &nothing,
+        settings: seen.pool.spec.drain(),
+        target: 0,
+        held: true,
+        aborts: Aborts::default(),
+        now,
+    };
+    let status = seen.pool.status.as_ref();
+    let draining = status
+        .and_then(|s| s.drain.as_ref())
+        .map_or(&[][..], |d| d.nodes.as_slice());
+    let provider = status.and_then(|s| s.provider.as_ref());
+    DrainPlan {
+        nodes: draining.iter().map(|n| node::entry(&scene, n.ordinal)).collect(),
+        retired: provider.map(|p| p.retired.clone()).unwrap_or_default(),
+        limited_by: (!draining.is_empty()).then_some(LimitedBy::Nothing),
+        ..DrainPlan::default()
+    }
+}
+
 fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {
     if !plan.busy() {
         return None;

@@ -8,7 +8,7 @@ use super::returns::came_after;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
-use crate::observed::{ControllerKey, NodeView, Ordinal};
+use crate::observed::{ControllerKey, NodeView, Ordinal, WorkloadSeen};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
 
@@ -193,7 +193,10 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     // A bound pod means that a race was lost: the count goes back up and the drain starts again.
     let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned)
         || gave_up(scene, &node.name, &node.uid);
-    if left > 0 && !given_up && (scene.seen.workload.is_none() || ordinal < scene.workload.start_ordinal()) {
+    if left > 0
+        && !given_up
+        && (scene.seen.workload == WorkloadSeen::Absent || ordinal < scene.workload.start_ordinal())
+    {
         let message = format!(
             "the workload no longer runs its provider, so nobody can delete its instances; bring the workload back, or \
              delete the instances by hand and annotate the pool {}={}/{}",

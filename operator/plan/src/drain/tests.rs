@@ -19,7 +19,7 @@ use crate::testing::{
 };
 
 pub(super) fn plan_at(seen: &Observed, target: i32, at: Timestamp) -> DrainPlan {
-    let workload = seen.workload.clone().unwrap();
+    let workload = seen.workload.there().unwrap().clone();
     plan_drain(seen, &workload, target, &Holds::default(), at)
 }
 
@@ -33,9 +33,9 @@ pub(super) fn cordon(seen: &mut Observed, ordinal: Ordinal) {
 }
 
 pub(super) fn set_fence(seen: &mut Observed, value: &str) {
-    let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+    let mut raw = seen.workload.there().unwrap().raw.clone();
     raw["metadata"]["annotations"] = json!({ SHRINKING_ANNOTATION: value });
-    seen.workload = Some(Arc::new(Workload::new(raw)));
+    seen.workload = Workload::new(raw).into();
 }
 
 pub(super) fn list(at: Timestamp, pods: Vec<crate::observed::BoundPod>) -> QuorumList {
@@ -56,7 +56,7 @@ pub(super) fn look(
     let live = LiveFacts {
         list: list(at, pods),
         pool: seen.pool.clone(),
-        workload: seen.workload.clone(),
+        workload: seen.workload.there().cloned(),
         node: seen.nodes.get(&ordinal).cloned(),
         provider_pod: seen.provider_pods.get(&ordinal).cloned(),
     };
@@ -537,7 +537,7 @@ fn a_fence_is_not_taken_back_after_its_shrink() {
     let Step::PatchWorkload(unfence) = &plan.steps[0] else {
         panic!("{:?}", plan.steps)
     };
-    let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+    let mut raw = seen.workload.there().unwrap().raw.clone();
     json_patch::patch(&mut raw.clone(), &unfence.patch).unwrap();
     raw["spec"]["replicas"] = json!(2);
     assert!(json_patch::patch(&mut raw, &unfence.patch).is_err());
@@ -611,9 +611,9 @@ fn a_provider_that_a_sick_lower_one_keeps_is_told_at_once_and_names_it() {
         with_node(&mut seen, 2, |n| n.unschedulable = true);
         seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
         report(&mut seen, DrainPhase::Emptying, Some("x"));
-        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        let mut raw = seen.workload.there().unwrap().raw.clone();
         raw["spec"]["podManagementPolicy"] = json!(policy);
-        seen.workload = Some(Arc::new(crate::observed::Workload::new(raw)));
+        seen.workload = crate::observed::Workload::new(raw).into();
         Arc::make_mut(seen.provider_pods.get_mut(&0).unwrap()).ready = ready;
         let plan = plan_at(&seen, 2, now());
         assert!(plan.steps.is_empty() && plan.reads.is_empty());
@@ -637,10 +637,10 @@ fn a_lower_provider_that_is_ready_and_not_available_yet_is_named_until_it_is() {
         with_node(&mut seen, 2, |n| n.unschedulable = true);
         seen.provider_pods.insert(2, Arc::new(provider_pod(2)));
         report(&mut seen, DrainPhase::Emptying, Some("x"));
-        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        let mut raw = seen.workload.there().unwrap().raw.clone();
         raw["spec"]["podManagementPolicy"] = json!(policy);
         raw["spec"]["minReadySeconds"] = json!(300);
-        seen.workload = Some(Arc::new(crate::observed::Workload::new(raw)));
+        seen.workload = crate::observed::Workload::new(raw).into();
         Arc::make_mut(seen.provider_pods.get_mut(&1).unwrap()).ready_since = Some(after(ready_since));
         let plan = plan_at(&seen, 2, now());
         let told = plan.findings.into_iter().find_map(|f| match f {
@@ -760,10 +760,10 @@ fn a_refused_drain_field_holds_a_drain_that_runs() {
         refused: Some("spec.drain.stages".to_owned()),
         roll_in_step: false,
     };
-    let plan = plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now());
+    let plan = plan_drain(&seen, &seen.workload.there().unwrap().clone(), 2, &held, now());
     assert_eq!(shrinks(&plan), [0; 0]);
     bind(&mut seen, 2, vec![pod("a")]);
-    let plan = plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now());
+    let plan = plan_drain(&seen, &seen.workload.there().unwrap().clone(), 2, &held, now());
     assert!(plan.orders.is_empty());
 }
 
@@ -775,7 +775,7 @@ fn a_drain_starts_between_two_roll_steps() {
         roll_in_step: true,
     };
     assert!(
-        plan_drain(&seen, &seen.workload.clone().unwrap(), 2, &held, now())
+        plan_drain(&seen, &seen.workload.there().unwrap().clone(), 2, &held, now())
             .nodes
             .is_empty()
     );

@@ -25,7 +25,7 @@ pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members, Wanted, missing};
 pub use term::Term;
 pub use waiting::{Right, WaitingPod};
-pub use workload::{UpdateStrategy, Workload};
+pub use workload::{Blind, UpdateStrategy, Workload, WorkloadSeen};
 
 use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
@@ -45,8 +45,8 @@ pub struct Observed {
     pub others: Vec<Arc<VirtualNodePool>>,
     /// How this operator was started and which leader term it serves.
     pub operator: OperatorFacts,
-    /// The provider's StatefulSet, `None` when there is no object of that name.
-    pub workload: Option<Arc<Workload>>,
+    /// The provider's StatefulSet.
+    pub workload: WorkloadSeen,
     /// Pods of the workload's namespace named `<provider.name>-<ordinal>`.
     pub provider_pods: BTreeMap<Ordinal, Arc<ProviderPod>>,
     /// Node objects named `<provider.name>-<ordinal>`, whoever made them.
@@ -120,7 +120,7 @@ impl Observed {
     /// The workload, when it exists and carries our label naming this pool: only then it is held by this pool.
     pub fn held_workload(&self) -> Option<&Arc<Workload>> {
         self.workload
-            .as_ref()
+            .there()
             .filter(|w| w.pool_label() == Some(self.pool_name()))
     }
 

@@ -1,6 +1,53 @@
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Ordinal;
+
+/// The provider's StatefulSet as far as it is known. Not known is not absent: what is absent is given up or made anew, and
+/// what is not known holds everything.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WorkloadSeen {
+    /// It is there.
+    There(Arc<Workload>),
+    /// There is no object of that name.
+    Absent,
+    /// Nobody looked, or nobody may.
+    Unknown(Blind),
+}
+
+/// Why it is not known whether there is a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blind {
+    /// Its namespace is none of `--provider-namespaces`.
+    NotWatched,
+    /// The API server refuses to show the StatefulSets of its namespace; its words.
+    Refused(String),
+}
+
+impl WorkloadSeen {
+    /// The object, when it is there.
+    pub fn there(&self) -> Option<&Arc<Workload>> {
+        match self {
+            Self::There(workload) => Some(workload),
+            Self::Absent | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Why nobody knows.
+    pub fn unknown(&self) -> Option<&Blind> {
+        match self {
+            Self::Unknown(blind) => Some(blind),
+            Self::There(_) | Self::Absent => None,
+        }
+    }
+}
+
+impl From<Workload> for WorkloadSeen {
+    fn from(workload: Workload) -> Self {
+        Self::There(Arc::new(workload))
+    }
+}
 
 /// The provider's StatefulSet as the server sent it. It is kept as JSON because whatever it holds, known to this
 /// version or not, must survive our patches byte for byte (P4).

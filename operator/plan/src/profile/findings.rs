@@ -61,6 +61,7 @@ pub fn pending_profile_changes(observed: &Observed) -> Vec<String> {
         accepted,
         rolled: true,
         drained: false,
+        unknown: observed.workload.unknown().is_some(),
     };
     let others = observed.others.iter();
     // Of the others only what they name is known here: it stays.
@@ -69,6 +70,7 @@ pub fn pending_profile_changes(observed: &Observed) -> Vec<String> {
         accepted: false,
         rolled: true,
         drained: false,
+        unknown: false,
     });
     let parties = Parties::of(&others.chain([ours]).collect::<Vec<_>>());
     places(observed)

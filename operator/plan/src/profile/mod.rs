@@ -60,6 +60,8 @@ pub struct PoolInCluster {
     pub rolled: bool,
     /// Of a pool that is deleted with policy Drain: nothing of it is left to drain. True when it holds no workload.
     pub drained: bool,
+    /// Nobody knows whether it holds a workload.
+    pub unknown: bool,
 }
 
 impl PoolInCluster {
@@ -70,6 +72,7 @@ impl PoolInCluster {
             accepted: acceptance.profile,
             rolled,
             drained,
+            unknown: observed.workload.unknown().is_some(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::accept::{seniority, served};
 pub(super) enum Role {
     /// Writes it.
     Acts,
-    /// Leaves what is there as it is: paused, refused, or still draining.
+    /// Leaves what is there as it is: paused, refused, not known, or still draining.
     Keeps,
     /// Gives it back.
     Restores,
@@ -28,7 +28,8 @@ fn role(entry: &PoolInCluster) -> Role {
     if !served(pool) {
         return Role::None;
     }
-    if pool.is_paused() {
+    // Env and profile must say the same, and the env stays while its workload can't be seen.
+    if pool.is_paused() || entry.unknown {
         return Role::Keeps;
     }
     match (

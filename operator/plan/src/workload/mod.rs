@@ -17,11 +17,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use jiff::Timestamp;
-use vnp_crds::{Management, ProviderType, Reason, VirtualNodePool};
+use vnp_crds::{Management, ProviderType, Reason};
 
 pub use self::contest::remember;
 pub(crate) use self::create::APPLIED_ANNOTATION;
@@ -30,7 +27,7 @@ pub(crate) use self::owned::first_lost;
 use crate::accept::Acceptance;
 use crate::drain::health::sick;
 use crate::finding::{Finding, ProviderState};
-use crate::observed::{Observed, Ordinal, ProviderPod, Workload};
+use crate::observed::{Observed, Ordinal, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step};
 
@@ -60,11 +57,14 @@ pub fn plan_workload(
     if observed.pool.spec.provider.type_ != ProviderType::StatefulSet {
         return Part::default();
     }
+    if observed.workload.unknown().is_some() {
+        return Part::default();
+    }
     if let Some(part) = restore::plan(observed, target) {
         return part;
     }
     let mut part = Part::default();
-    let Some(workload) = observed.workload.as_deref() else {
+    let Some(workload) = observed.workload.there().map(AsRef::as_ref) else {
         create_workload(observed, acceptance, &mut part);
         return part;
     };
@@ -114,13 +114,12 @@ pub fn roll_in_step(observed: &Observed, now: Timestamp) -> bool {
 }
 
 /// Whether all providers run the template that the pool wants, so that the profile may follow. A workload that does not
-/// exist runs no other one.
-pub fn rolled(
-    pool: &VirtualNodePool,
-    workload: Option<&Workload>,
-    provider_pods: &BTreeMap<Ordinal, Arc<ProviderPod>>,
-) -> bool {
-    let Some(workload) = workload else { return true };
+/// exist runs no other one; of one that is not known nobody can say so.
+pub fn rolled(observed: &Observed) -> bool {
+    let (pool, provider_pods) = (&observed.pool, &observed.provider_pods);
+    let Some(workload) = observed.held_workload() else {
+        return observed.workload.unknown().is_none();
+    };
     let in_place = match pool.spec.provider.management() {
         Management::Create => {
             let body = create::apply_body(

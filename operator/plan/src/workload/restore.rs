@@ -38,7 +38,7 @@ pub(super) fn copy_name(observed: &Observed) -> String {
 /// What has to be done before anything else is done with the workload; `None` when it is neither deleted nor restored.
 pub(super) fn plan(observed: &Observed, target: Option<i32>) -> Option<Part> {
     let copy = observed.restore_copy.as_ref();
-    match (observed.workload.as_deref(), copy) {
+    match (observed.workload.there().map(AsRef::as_ref), copy) {
         (None, Some(copy)) => Some(create_again(observed, copy, target)),
         (None, None) => None,
         (Some(workload), _) if workload.deleting() => {

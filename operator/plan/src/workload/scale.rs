@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn look(seen: &Observed, target: Option<i32>, accepted: bool) -> Part {
-        plan(seen, seen.workload.as_ref().unwrap(), target, accepted)
+        plan(seen, seen.workload.there().unwrap(), target, accepted)
     }
 
     fn retire(seen: &mut Observed, ordinal: Ordinal, abandoned: bool) {
@@ -220,7 +220,7 @@ mod tests {
         let Step::PatchWorkload(patch) = &part.steps[0] else {
             panic!()
         };
-        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        let mut raw = seen.workload.there().unwrap().raw.clone();
         let before = raw.clone();
         json_patch::patch(&mut raw, &patch.patch).unwrap();
         assert_eq!(raw["spec"]["replicas"], 4);
@@ -246,12 +246,12 @@ mod tests {
     #[test]
     fn the_note_names_who_lowered_it() {
         let mut seen = observed(pool(json!({})), 1);
-        let mut raw = seen.workload.as_ref().unwrap().raw.clone();
+        let mut raw = seen.workload.there().unwrap().raw.clone();
         raw["metadata"]["managedFields"] = json!([{
             "manager": "kubectl-scale", "operation": "Update", "time": "2026-01-01T00:00:00Z",
             "fieldsV1": { "f:spec": { "f:replicas": {} } },
         }]);
-        seen.workload = Some(Arc::new(Workload::new(raw)));
+        seen.workload = Workload::new(raw).into();
         with_node(&mut seen, 1, |_| {});
         bind(&mut seen, 1, vec![pod("a")]);
         let part = look(&seen, Some(1), true);
@@ -311,9 +311,9 @@ mod tests {
     #[test]
     fn ordinals_count_from_the_start() {
         let mut seen = observed(pool(json!({})), 1);
-        let mut raw: Value = seen.workload.as_ref().unwrap().raw.clone();
+        let mut raw: Value = seen.workload.there().unwrap().raw.clone();
         raw["spec"]["ordinals"] = json!({ "start": 5 });
-        seen.workload = Some(Arc::new(Workload::new(raw)));
+        seen.workload = Workload::new(raw).into();
         with_node(&mut seen, 7, |_| {});
         bind(&mut seen, 7, vec![pod("a")]);
         assert_eq!(raised(&look(&seen, Some(1), true)), Some(3));
@@ -349,7 +349,7 @@ mod tests {
                 Some([(vnp_crds::ABANDON_ANNOTATION.to_owned(), value.to_owned())].into());
             seen.pool = Arc::new(pool);
             let mut part = Part::default();
-            let workload = seen.workload.clone().unwrap();
+            let workload = seen.workload.there().unwrap().clone();
             assert_eq!(rescue(&seen, &workload, &mut part).is_some(), rescued, "{value}");
         }
     }

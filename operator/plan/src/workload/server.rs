@@ -9,7 +9,7 @@ use vnp_crds::{FIELD_MANAGER, VirtualNodePool};
 
 use super::{DrainState, plan_workload, remember, roll_in_step};
 use crate::accept::accept;
-use crate::observed::{Observed, Ordinal, SavedCopy, UpdateStrategy, Workload};
+use crate::observed::{Observed, Ordinal, SavedCopy, UpdateStrategy, Workload, WorkloadSeen};
 use crate::plan::Part;
 use crate::step::Step;
 use crate::testing;
@@ -34,7 +34,7 @@ impl Server {
     /// A pool and its workload, `None` when it has to be made, with all its providers running.
     pub(super) fn new(pool: VirtualNodePool, workload: Option<Value>) -> Self {
         let mut seen = testing::observed(pool, 0);
-        seen.workload = workload.map(|raw| Arc::new(Workload::new(raw)));
+        seen.workload = workload.map_or(WorkloadSeen::Absent, |raw| Workload::new(raw).into());
         let mut server = Self {
             seen,
             draining: DrainState::default(),
@@ -57,7 +57,7 @@ impl Server {
     }
 
     pub(super) fn workload(&self) -> &Workload {
-        self.seen.workload.as_ref().unwrap()
+        self.seen.workload.there().unwrap()
     }
 
     /// Somebody else writes the workload.
@@ -131,7 +131,7 @@ impl Server {
     }
 
     fn down(&self) -> usize {
-        let Some(workload) = &self.seen.workload else {
+        let Some(workload) = self.seen.workload.there() else {
             return 0;
         };
         workload
@@ -171,7 +171,7 @@ impl Server {
     }
 
     fn controller(&mut self) -> bool {
-        let Some(workload) = self.seen.workload.clone() else {
+        let Some(workload) = self.seen.workload.there().cloned() else {
             return false;
         };
         if workload.deleting() {
@@ -289,7 +289,7 @@ impl Server {
 
     fn store(&mut self, mut raw: Value) {
         self.serial += 1;
-        let before = self.seen.workload.as_ref().map_or(Value::Null, |w| w.raw.clone());
+        let before = self.seen.workload.there().map_or(Value::Null, |w| w.raw.clone());
         raw["metadata"]["resourceVersion"] = json!(format!("{}", 1000 + self.serial));
         if before["spec"] != raw["spec"] {
             let generation = before["metadata"]["generation"].as_i64().unwrap_or(0);
@@ -297,7 +297,11 @@ impl Server {
         }
         let workload = Workload::new(raw);
         let gone = workload.deleting() && workload.finalizers().is_empty();
-        self.seen.workload = (!gone).then(|| Arc::new(workload));
+        self.seen.workload = if gone {
+            WorkloadSeen::Absent
+        } else {
+            workload.into()
+        };
     }
 
     /// One write; false when the server refuses it.
@@ -305,7 +309,7 @@ impl Server {
         self.log.push(step.clone());
         match step {
             Step::CreateWorkload { body } => {
-                if self.seen.workload.is_some() {
+                if self.seen.workload.there().is_some() {
                     return false;
                 }
                 let mut raw = body.clone();

@@ -68,7 +68,7 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
             leading_since: tick(-100),
             evictions_per_second: 0,
         },
-        workload: Some(Arc::new(workload(view))),
+        workload: workload(view).into(),
         provider_pods: (0..NODES)
             .filter_map(|o| Some((each(o), Arc::new(provider(view, o)?))))
             .collect(),

@@ -467,7 +467,7 @@ fn a_refused_write_is_never_ready() {
 #[test]
 fn nothing_is_called_healthy_that_was_not_seen() {
     let mut story = Story::of(pool(json!({})));
-    story.observed.workload = None;
+    story.observed.workload = vnp_plan::observed::WorkloadSeen::Absent;
     let report = story.pass(&settled(), 0);
     assert_eq!(
         of(&report, ConditionType::ProviderReady),
@@ -517,7 +517,7 @@ fn the_accepted_target_is_not_forgotten() {
     story.pass(&settled(), 0);
     let mut plan = settled();
     plan.facts.target = None;
-    story.observed.workload = None;
+    story.observed.workload = vnp_plan::observed::WorkloadSeen::Absent;
     let status = story.pass(&plan, 1).status;
     assert_eq!(status.target_replicas, Some(3));
     assert_eq!(status.selector.as_deref(), Some("app=virtual-node-eci"));

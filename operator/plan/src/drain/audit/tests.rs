@@ -54,7 +54,11 @@ fn emptied() -> Value {
 }
 
 fn plan(seen: &Observed) -> DrainPlan {
-    let workload = seen.workload.clone().unwrap_or_else(|| Arc::new(workload(0)));
+    let workload = seen
+        .workload
+        .there()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(workload(0)));
     plan_drain(seen, &workload, 2, &Holds::default(), after(40))
 }
 
@@ -253,7 +257,7 @@ fn a_node_without_pods_a_paused_pool_and_an_unknown_trail_write_nothing() {
 /// Node 2 is empty, its provider is gone; `held` seconds ago that was reported.
 fn removable(held: i64) -> Observed {
     let mut seen = draining(emptied());
-    seen.workload = Some(Arc::new(workload(2)));
+    seen.workload = workload(2).into();
     seen.provider_pods.remove(&2);
     let retired = json!([{ "ordinal": 2, "nodeUid": "node-2", "time": after(40 - held).to_string(), "abandoned": false }]);
     report(&mut seen, emptied(), retired);
@@ -267,7 +271,7 @@ fn removable(held: i64) -> Observed {
         )
         .unwrap(),
         pool: seen.pool.clone(),
-        workload: seen.workload.clone(),
+        workload: seen.workload.there().cloned(),
         node: seen.nodes.get(&2).cloned(),
         provider_pod: None,
     };

@@ -263,7 +263,7 @@ fn abort_takes_back_the_fence_then_the_cordon_and_keeps_the_node() {
     };
     assert_eq!(plan.steps.last(), Some(&uncordon));
 
-    seen.workload = Some(Arc::new(workload(3)));
+    seen.workload = workload(3).into();
     with_node(&mut seen, 2, |n| {
         n.unschedulable = false;
         n.cordon_owner = CordonOwner::Nobody;

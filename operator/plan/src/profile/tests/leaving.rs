@@ -19,6 +19,22 @@ fn a_created_profile_stays_when_somebody_else_put_something_in() {
     );
 }
 
+/// Its workload can't be seen, so its env stays, and what the profile says with it.
+fn unseen_keeps(form: &Value, policy: &str) {
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![acting(form.clone())];
+    cluster.settle();
+    let before = cluster.data();
+    cluster.pools = vec![PoolInCluster {
+        unknown: true,
+        drained: true,
+        ..acting(merged(form.clone(), deleted(policy)))
+    }];
+    cluster.settle();
+    assert_eq!(cluster.data(), before, "{form} {policy}");
+    assert!(cluster.record().is_some());
+}
+
 #[test]
 fn what_deletion_does_with_the_profile() {
     for (management, policy, drained, data, record) in [
@@ -32,6 +48,7 @@ fn what_deletion_does_with_the_profile() {
         ("Create", "Retain", false, basic(), false),
     ] {
         let form = json!({ "spec": { "provider": { "management": management } } });
+        unseen_keeps(&form, policy);
         let mut cluster = Cluster::with(Some(template()));
         cluster.pools = vec![acting(form.clone())];
         cluster.settle();

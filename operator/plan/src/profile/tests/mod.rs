@@ -126,6 +126,7 @@ fn acting(overlay: Value) -> PoolInCluster {
         accepted: true,
         rolled: true,
         drained: false,
+        unknown: false,
     }
 }
 

@@ -168,11 +168,7 @@ fn a_provider_that_does_not_get_healthy_goes_back() {
             )
         });
         assert!(stalled, "{:?}", server.plan().findings);
-        assert!(!crate::workload::rolled(
-            &server.seen.pool,
-            server.seen.workload.as_deref(),
-            &server.seen.provider_pods
-        ));
+        assert!(!crate::workload::rolled(&server.seen));
         // Not tried again by itself, nor by a new process.
         server.seen.recall = Default::default();
         server.pause(SignedDuration::from_hours(2));

@@ -157,7 +157,7 @@ fn a_created_workload_is_deleted_after_the_drain_and_left_by_retain() {
     assert_eq!(server.plan().steps, Vec::new());
     server.draining.drained = true;
     server.run();
-    assert!(server.seen.workload.is_none());
+    assert!(server.seen.workload.there().is_none());
     assert!(released(&server.seen));
 
     let mut server = Server::new(create(json!({ "replicas": 2 })), None);
@@ -213,7 +213,7 @@ fn values_of_foreign_variables_stay_out_of_the_lines() {
 
 #[test]
 fn rolled_means_every_provider_runs_what_the_pool_wants() {
-    let rolled = |s: &Server| super::rolled(&s.seen.pool, s.seen.workload.as_deref(), &s.seen.provider_pods);
+    let rolled = |s: &Server| super::rolled(&s.seen);
     let mut server = Server::new(create(json!({ "replicas": 2 })), None);
     assert!(rolled(&server));
     server.run();

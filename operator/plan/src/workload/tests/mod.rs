@@ -5,6 +5,7 @@ mod contesting;
 mod creating;
 mod restoring;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -13,7 +14,7 @@ use vnp_crds::{EventReason, VirtualNodePool};
 
 use super::server::Server;
 use super::*;
-use crate::observed::CordonOwner;
+use crate::observed::{CordonOwner, ProviderPod, WorkloadSeen};
 use crate::testing::{bind, pod, pool};
 
 fn create(spec: Value) -> VirtualNodePool {

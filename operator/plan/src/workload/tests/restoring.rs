@@ -29,7 +29,7 @@ fn a_deleted_workload_comes_back_as_it_was_with_the_same_providers() {
                     .provider_pods
                     .values()
                     .all(|p| p.owner_uids.is_empty());
-                let ours = server.seen.workload.as_ref().is_some_and(|w| w.has_finalizer());
+                let ours = server.seen.workload.there().is_some_and(|w| w.has_finalizer());
                 assert!(
                     ours || orphans && server.seen.restore_copy.is_some(),
                     "nothing goes before the copy is kept"
@@ -40,7 +40,7 @@ fn a_deleted_workload_comes_back_as_it_was_with_the_same_providers() {
                     && server
                         .seen
                         .workload
-                        .as_ref()
+                        .there()
                         .is_some_and(|w| w.deleting() && !w.has_finalizer())
                 {
                     server.meddle(|raw| {
@@ -83,7 +83,7 @@ fn a_stale_copy_is_not_replayed() {
     let living = server.workload().clone();
     server.meddle(delete);
     server.pass(1);
-    server.seen.workload = Some(Arc::new(living));
+    server.seen.workload = living.into();
     assert_eq!(server.plan().steps, Vec::new());
 }
 
@@ -93,15 +93,15 @@ fn what_somebody_made_faster_is_taken_over() {
     server.run();
     server.meddle(|raw| raw["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
     for _ in 0..5 {
-        if server.seen.workload.is_some() {
+        if server.seen.workload.there().is_some() {
             server.pass(usize::MAX);
         }
     }
-    assert_eq!(server.seen.workload, None);
+    assert_eq!(server.seen.workload, WorkloadSeen::Absent);
     let mut theirs = foreign();
     theirs["metadata"]["uid"] = json!("newer");
     theirs["spec"]["replicas"] = json!(1);
-    server.seen.workload = Some(Arc::new(Workload::new(theirs)));
+    server.seen.workload = Workload::new(theirs).into();
     bind(&mut server.seen, 2, vec![pod("a")]);
     server.run();
     assert_eq!(server.workload().uid(), "newer");
@@ -128,7 +128,7 @@ fn a_deleted_workload_on_which_nothing_runs_is_let_go() {
 /// Up to the moment at which the object is there again.
 fn created_again(server: &mut Server) {
     for _ in 0..5 {
-        if server.seen.workload.as_ref().is_none_or(|w| w.deleting()) {
+        if server.seen.workload.there().is_none_or(|w| w.deleting()) {
             server.pass(usize::MAX);
         }
     }
