@@ -93,6 +93,10 @@ wire_enum! {
         Verified,
         /// The webhook is not served, or the API server gets no answer from it.
         WebhookUnavailable,
+        /// The webhook answers, and the cluster refuses the pods that it changes.
+        PodsRefused,
+        /// The webhook answers, and what it adds to pods does not fit the virtual nodes that are there.
+        NodesMismatch,
         /// Condition Accepted is True.
         Accepted,
         /// Enough nodes are available.

@@ -41,6 +41,10 @@ impl Scenario<'_> {
             "delete secret virtualnodepool-webhook-tls --namespace virtualnodepool-system --ignore-not-found",
         )
         .await?;
+        let admission = "validatingadmissionpolicybindings,validatingadmissionpolicies,mutatingadmissionpolicybindings,\
+                         mutatingadmissionpolicies,mutatingwebhookconfigurations";
+        self.kubectl(&format!("delete {admission} --selector scenario"))
+            .await?;
         self.kubectl("delete configmap eci-profile --namespace kube-system --ignore-not-found")
             .await?;
         self.kubectl(&format!(

@@ -14,6 +14,7 @@ mod fixture;
 mod overflow;
 mod paused_leader;
 mod placement;
+mod placement_limits;
 mod policies;
 mod pool;
 mod quiet;

@@ -85,14 +85,22 @@ pub enum ProfileState {
 /// Why WebhookReady is not True; the last one that applies is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WebhookFault {
+    /// It works, and something about it should be known: WebhookReady stays True and says it.
+    Note,
     /// Not looked at yet.
     Unknown,
+    /// It was tried, and whether it answers did not come out.
+    Untold,
     /// Not written yet.
     Pending,
     /// This operator serves none.
     Off,
     /// An object of somebody else has the name.
     Foreign,
+    /// It answers, and no virtual node takes the pods that it changes.
+    Misfit,
+    /// It answers, and the cluster refuses the pods that it changes.
+    Refused,
     /// It is not asked, or does not answer.
     Unanswered,
 }

@@ -111,8 +111,12 @@ pub(crate) fn node(ordinal: Ordinal) -> NodeView {
         name: format!("virtual-node-eci-{ordinal}"),
         uid: format!("node-{ordinal}"),
         resource_version: "7".to_owned(),
-        labels: BTreeMap::from([(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned())]),
+        labels: BTreeMap::from(
+            [(vnp_crds::POOL_LABEL, "burst"), ("type", "virtual-kubelet")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
+        ),
         ready: true,
+        taints: Vec::new(),
         unschedulable: false,
         cordon_owner: CordonOwner::Nobody,
         cordon_term: None,
@@ -206,6 +210,8 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         kubernetes: None,
         webhook: Default::default(),
         vendor_webhook: Default::default(),
+        later: Default::default(),
+        left_alone: Default::default(),
         overflow: Default::default(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),

@@ -115,11 +115,16 @@ impl Desk {
 
     async fn answer(&self, question: &Question) -> Result<Answered, serde_json::Error> {
         let namespace = question.namespace.as_str();
-        let placing = self.cluster.webhook.placing();
-        match self.cluster.namespaces.read(|t| t.get(namespace)) {
-            Some(row) => question.answer(&placing, &row.labels),
-            None => question.answer(&placing, &self.labels(namespace).await),
+        let (placing, nodes) = (self.cluster.webhook.placing(), self.cluster.webhook.nodes());
+        let answered = match self.cluster.namespaces.read(|t| t.get(namespace)) {
+            Some(row) => question.answer(&placing, &row.labels, &nodes),
+            None => question.answer(&placing, &self.labels(namespace).await, &nodes),
+        }?;
+        if let Some(left) = answered.left_alone.clone() {
+            self.metrics.left_alone(&left.pool, left.why.word());
+            self.cluster.pod_left_alone(left, question.named());
         }
+        Ok(answered)
     }
 
     /// The labels of a namespace that was made just now, as one `kubectl apply` of a namespace with its pods does it.

@@ -10,6 +10,7 @@ pub mod prober;
 pub mod review;
 pub mod server;
 pub mod setup;
+pub mod survey;
 
 #[cfg(test)]
 mod tests;

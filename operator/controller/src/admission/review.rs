@@ -6,7 +6,7 @@ use json_patch::Patch;
 use k8s_openapi::ByteString;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use vnp_plan::placement::{self, Placing};
+use vnp_plan::placement::{self, LeftAlone, Placing, VirtualNodes};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -85,6 +85,8 @@ pub struct Answered {
     pub body: Vec<u8>,
     /// What became of the pod.
     pub outcome: Outcome,
+    /// A rule or a label selects it, and no virtual node can run it.
+    pub left_alone: Option<LeftAlone>,
 }
 
 /// What became of a pod. It is allowed in any case.
@@ -110,7 +112,7 @@ impl Outcome {
 }
 
 impl Question {
-    /// The answer of all pools to it, by the labels of its namespace.
+    /// The answer of all pools to it, by the labels of its namespace and the virtual nodes that are there.
     ///
     /// # Errors
     /// When it can't be written as JSON.
@@ -118,11 +120,13 @@ impl Question {
         &self,
         placing: &Placing,
         namespace_labels: &BTreeMap<String, String>,
+        nodes: &VirtualNodes,
     ) -> Result<Answered, serde_json::Error> {
         let mutation = placing.mutate(&placement::Review {
             pod: &self.pod,
             namespace: &self.namespace,
             namespace_labels,
+            nodes,
         });
         let outcome = match &mutation.unreadable {
             Some(why) => Outcome::Unreadable(why.to_string()),
@@ -132,7 +136,21 @@ impl Question {
         Ok(Answered {
             body: allow(&self.uid, &mutation.patch, &mutation.warnings)?,
             outcome,
+            left_alone: mutation.left_alone,
         })
+    }
+
+    /// Namespace and name of the pod; what its name begins with, where the API server makes one.
+    pub fn named(&self) -> String {
+        let metadata = |field| {
+            self.pod["metadata"][field]
+                .as_str()
+                .filter(|name| !name.is_empty())
+        };
+        let name = metadata("name")
+            .or_else(|| metadata("generateName"))
+            .unwrap_or("a pod without a name");
+        format!("{}/{name}", self.namespace)
     }
 }
 

@@ -103,6 +103,7 @@ impl Answering {
             cluster: cluster.clone(),
             client: client.clone(),
             namespace: self.probe_namespace.clone(),
+            own_namespace: self.address.namespace.clone(),
             every: self.probe_every,
             metrics: metrics.clone(),
         }

@@ -302,9 +302,10 @@ impl Cluster {
     pub fn node_told(&self, told: Told<RowChange<NodeRow>>) {
         let Told::Changed {
             change: RowChange { key, old, new },
-            ..
+            initial,
         } = told
         else {
+            self.see_virtual_nodes();
             return;
         };
         let clock = self.clock.read();
@@ -321,6 +322,9 @@ impl Cluster {
         }
         if !beat_only {
             self.cluster_queue.wake(CLUSTER_KEY);
+            if !initial {
+                self.see_virtual_nodes();
+            }
         }
     }
 
@@ -477,6 +481,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use vnp_plan::observed::{BoundPod, CordonOwner, NodeView, ObjectKey, PodPhase, ProviderPod};
+    use vnp_plan::placement::{LeftAlone, Need, Unfit, VirtualNodes};
 
     use super::*;
     use crate::observe::mirror::Shelf;
@@ -778,5 +783,66 @@ mod tests {
         assert!(!cluster.covers(Scoped::Pods, &a), "complete for another pool");
         cluster.cover(Scoped::Pods, Scope::of([&a]));
         assert!(cluster.covers(Scoped::Pods, &a) && !cluster.covers(Scoped::Nodes, &a));
+    }
+
+    fn node_row(name: &str, labels: Value) -> crate::observe::wire::SlimNode {
+        let node =
+            json!({ "metadata": { "name": name, "uid": name, "resourceVersion": "1", "labels": labels } });
+        serde_json::from_value(node).unwrap()
+    }
+
+    /// The webhook judges by what the watch of Nodes shows, virtual ones of no pool among them.
+    #[tokio::test]
+    async fn pods_are_held_against_all_virtual_nodes() {
+        let cluster = cluster().await;
+        let virtual_node = json!({ "type": "virtual-kubelet" });
+        let objects = [
+            node_row("reserved", virtual_node.clone()),
+            node_row("host", json!({})),
+        ];
+        let events = [Event::Init]
+            .into_iter()
+            .chain(objects.map(Event::InitApply))
+            .chain([Event::InitDone]);
+        let told = cluster.clone();
+        cluster
+            .nodes
+            .follow(stream::iter(events.map(Ok)), &Metrics::default(), move |t| {
+                told.node_told(t)
+            })
+            .await;
+        let expected = NodeView {
+            name: "reserved".to_owned(),
+            labels: serde_json::from_value(virtual_node).unwrap(),
+            ..NodeView::default()
+        };
+        assert_eq!(*cluster.webhook.nodes(), VirtualNodes::of([&expected]));
+    }
+
+    #[tokio::test]
+    async fn a_pod_left_alone_is_told_once_for_rule_and_reason() {
+        let cluster = cluster().await;
+        let left = |by: &str, why| LeftAlone {
+            pool: "a".to_owned(),
+            by: by.to_owned(),
+            why,
+        };
+        cluster.pod_left_alone(left("a/all", Unfit::NodeChoice), "shop/one".to_owned());
+        assert_eq!(woken(&cluster).await, ["a"]);
+        cluster.pod_left_alone(left("a/all", Unfit::NodeChoice), "shop/two".to_owned());
+        assert_eq!(woken(&cluster).await, [""; 0], "nothing new");
+        cluster.pod_left_alone(left("a/all", Unfit::Need(Need::HostPid)), "shop/two".to_owned());
+        assert_eq!(woken(&cluster).await, ["a"]);
+        let now = cluster.clock.now();
+        let pods: Vec<String> = cluster
+            .webhook
+            .left_alone("a", now)
+            .into_iter()
+            .map(|left| left.pod)
+            .collect();
+        assert_eq!(pods, ["shop/two", "shop/one"]);
+        assert_eq!(cluster.webhook.left_alone("b", now), []);
+        let later = now + jiff::SignedDuration::from_mins(61);
+        assert_eq!(cluster.webhook.left_alone("a", later), []);
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use vnp_crds::VirtualNodePool;
+use vnp_crds::{VirtualNodePool, virtual_node};
 use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 
@@ -31,7 +31,7 @@ impl Kind for Pools {
     }
 }
 
-/// Nodes with the name of a virtual node of a pool.
+/// Nodes with the name of a virtual node of a pool, and every other virtual node: what pods choose is held against all of them.
 #[derive(Debug, Default)]
 pub struct Nodes {
     /// What to keep.
@@ -54,7 +54,8 @@ impl Kind for Nodes {
     type View = NodeRow;
 
     fn wants(&self, node: &SlimNode) -> bool {
-        self.scope.node(&node.view.name)
+        let label = node.view.labels.get(virtual_node::LABEL);
+        self.scope.node(&node.view.name) || label.is_some_and(|value| value == virtual_node::LABEL_VALUE)
     }
 
     fn view(&self, node: SlimNode, _: Option<&NodeRow>) -> NodeRow {

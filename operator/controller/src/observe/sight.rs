@@ -65,6 +65,10 @@ impl Cluster {
             kubernetes: self.kubernetes.known(),
             webhook: self.webhook.state(),
             vendor_webhook: self.webhook.vendor(),
+            later: self.webhook.later(),
+            left_alone: self
+                .webhook
+                .left_alone(pool.metadata.name.as_deref().unwrap_or_default(), clock.now),
             overflow: self.overflow.right(),
             memory: BTreeMap::new(),
             recall: self

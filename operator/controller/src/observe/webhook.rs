@@ -1,14 +1,17 @@
 //! What is seen of the webhook: its certificates, its configuration, and what the pools ask of it. Every replica follows
 //! it, leader or not: each of them serves.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 use tokio::sync::watch;
-use vnp_plan::placement::Placing;
+use vnp_plan::observed::LeftAlonePod;
+use vnp_plan::placement::{LeftAlone, Placing, VirtualNodes};
+use vnp_plan::webhook::later::LaterMutators;
 use vnp_plan::webhook::vendor::VendorSeen;
 use vnp_plan::webhook::{Probed, WebhookState};
 
@@ -66,7 +69,21 @@ pub struct Webhook {
     state: Mutex<(WebhookState, Probed)>,
     in_place: watch::Sender<Option<String>>,
     vendor: Mutex<VendorSeen>,
+    later: Mutex<LaterMutators>,
+    nodes: RwLock<Arc<VirtualNodes>>,
+    left_alone: Mutex<BTreeMap<(String, &'static str), LeftAloneSince>>,
 }
+
+/// Who was left alone last by one rule for one reason.
+#[derive(Debug)]
+struct LeftAloneSince {
+    pool: String,
+    pod: LeftAlonePod,
+    at: Timestamp,
+}
+
+/// How long a pod that was left alone is news.
+const NEWS: SignedDuration = SignedDuration::from_hours(1);
 
 impl Default for Webhook {
     fn default() -> Self {
@@ -80,6 +97,9 @@ impl Default for Webhook {
             state: Mutex::default(),
             in_place: watch::Sender::new(None),
             vendor: Mutex::default(),
+            later: Mutex::default(),
+            nodes: RwLock::default(),
+            left_alone: Mutex::default(),
         }
     }
 }
@@ -132,6 +152,24 @@ impl Webhook {
         self.vendor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What changes pods after this webhook, as the leader saw it last.
+    pub fn later(&self) -> LaterMutators {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The virtual nodes that are there.
+    pub fn nodes(&self) -> Arc<VirtualNodes> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Pods of the last hour that this replica left alone for a rule of the pool, one for each rule and reason.
+    pub fn left_alone(&self, pool: &str, now: Timestamp) -> Vec<LeftAlonePod> {
+        let mut known = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, left| now.duration_since(left.at) <= NEWS);
+        let of_pool = known.values().filter(|left| left.pool == pool);
+        of_pool.map(|left| left.pod.clone()).collect()
+    }
+
     /// Certificates and configuration are in place, or not; the word changes with them.
     pub fn in_place(&self, version: Option<String>) {
         self.in_place.send_if_modified(|known| {
@@ -162,6 +200,61 @@ impl Cluster {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = placing;
         self.webhook.changed.send_replace(());
+    }
+
+    /// Nodes came, changed or went.
+    pub(super) fn see_virtual_nodes(&self) {
+        if !self.nodes.complete() {
+            return;
+        }
+        let nodes = self
+            .nodes
+            .read(|t| VirtualNodes::of(t.iter().map(|(_, row)| &row.view)));
+        *self.webhook.nodes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(nodes);
+    }
+
+    /// A pod was left alone. The first one for a rule and a reason is told by its pool, and named as long as they recur.
+    pub fn pod_left_alone(&self, left: LeftAlone, pod: String) {
+        let now = self.clock.now();
+        let key = (left.by.clone(), left.why.word());
+        let news = {
+            let mut known = self
+                .webhook
+                .left_alone
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match known
+                .get_mut(&key)
+                .filter(|known| now.duration_since(known.at) <= NEWS)
+            {
+                Some(known) => {
+                    known.at = now;
+                    false
+                }
+                None => {
+                    let LeftAlone { pool, by, why } = left.clone();
+                    let pod = LeftAlonePod { by, why, pod };
+                    known.insert(key, LeftAloneSince { pool, pod, at: now });
+                    true
+                }
+            }
+        };
+        if news {
+            self.wake_named(&left.pool);
+        }
+    }
+
+    /// What changes pods after this webhook.
+    pub fn later_seen(&self, seen: LaterMutators) {
+        let changed = {
+            let mut known = self.webhook.later.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = *known != seen;
+            *known = seen;
+            changed
+        };
+        if changed {
+            self.wake_all();
+        }
     }
 
     /// The Secret came, changed or went. What is served stays while there is nothing better; what others made is not.

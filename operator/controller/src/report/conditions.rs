@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vnp_crds::{ConditionType, Reason, WebhookMode};
 use vnp_plan::finding::{ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
-use vnp_plan::webhook::WebhookState;
+use vnp_plan::webhook::{Probed, WebhookState};
 
 use super::drain_words::draining;
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
@@ -279,9 +279,13 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
 
 fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     let type_ = ConditionType::WebhookReady;
-    if let Some((fault, message)) = situation.webhook.last_key_value() {
+    if let Some((fault, message)) = situation.webhook.last_key_value()
+        && *fault > WebhookFault::Note
+    {
         let (status, reason) = match fault {
-            WebhookFault::Unknown => ("Unknown", Reason::Unknown),
+            WebhookFault::Note | WebhookFault::Unknown | WebhookFault::Untold => ("Unknown", Reason::Unknown),
+            WebhookFault::Misfit => ("False", Reason::NodesMismatch),
+            WebhookFault::Refused => ("False", Reason::PodsRefused),
             WebhookFault::Pending => ("False", Reason::ConfigNotSynced),
             WebhookFault::Foreign => ("False", Reason::Conflict),
             WebhookFault::Off | WebhookFault::Unanswered => ("False", Reason::WebhookUnavailable),
@@ -302,12 +306,16 @@ fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
             "no pool has anything for the webhook to do"
         }
         WebhookMode::Operator => {
-            return said(
-                type_,
-                "True",
-                Reason::Verified,
-                "a pod created as a dry run came back mutated",
-            );
+            let mut message = match &pass.observed.webhook {
+                WebhookState::InPlace(Probed::RefusedMutated { .. }) => {
+                    "the webhook was asked about a pod created as a dry run, and changed it".to_owned()
+                }
+                _ => "a pod created as a dry run came back mutated".to_owned(),
+            };
+            if let Some(note) = situation.webhook.get(&WebhookFault::Note) {
+                message.push_str(&format!("; {note}"));
+            }
+            return said(type_, "True", Reason::Verified, message);
         }
     };
     said(type_, "True", Reason::NotRequired, unneeded)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use vnp_crds::{ConditionType, DeletionPolicy, Reason};
-use vnp_plan::finding::{ProviderState, SchedulingState};
+use vnp_plan::finding::{ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
 
 use super::blockage::Blockage;
@@ -72,7 +72,11 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     {
         say(Reason::ConfigNotSynced, message.clone());
     }
-    for message in situation.webhook.values().rev() {
+    let faults = situation
+        .webhook
+        .iter()
+        .filter(|(fault, _)| **fault > WebhookFault::Note);
+    for (_, message) in faults.rev() {
         say(Reason::ConfigNotSynced, message.clone());
     }
     for refused in &pass.attempts.refused {

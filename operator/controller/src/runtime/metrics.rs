@@ -70,6 +70,7 @@ struct Inner {
     pods_blocked: Family<Pool, Gauge>,
     watch_errors: Family<Kind, Counter>,
     admissions: Family<Admission, Counter>,
+    left_alone: Family<LeftAlone, Counter>,
     admission_durations: Histogram,
     certificate_expiry: Gauge,
     probes: Family<Admission, Counter>,
@@ -79,6 +80,12 @@ struct Inner {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LeftAlone {
+    pool: String,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -107,6 +114,7 @@ impl Default for Metrics {
         let pods_blocked: Family<Pool, Gauge> = Family::default();
         let watch_errors = Family::default();
         let admissions = Family::default();
+        let left_alone = Family::default();
         let admission_durations = Histogram::new(ADMISSIONS);
         let certificate_expiry: Gauge = Gauge::default();
         let probes = Family::default();
@@ -155,6 +163,11 @@ impl Default for Metrics {
             Family::clone(&admissions),
         );
         registry.register(
+            "webhook_left_alone",
+            "Pods that a rule or a label selects and that no virtual node can run",
+            Family::clone(&left_alone),
+        );
+        registry.register(
             "webhook_duration_seconds",
             "From the head of a request to its answer",
             admission_durations.clone(),
@@ -183,6 +196,7 @@ impl Default for Metrics {
             pods_blocked,
             watch_errors,
             admissions,
+            left_alone,
             admission_durations,
             certificate_expiry,
             probes,
@@ -192,6 +206,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts a pod that was left alone.
+    pub fn left_alone(&self, pool: &str, reason: &'static str) {
+        let pool = pool.to_owned();
+        self.0.left_alone.get_or_create(&LeftAlone { pool, reason }).inc();
+    }
+
     /// Counts a pass of a loop.
     pub fn reconciled(&self, controller: &'static str, result: &'static str, seconds: f64) {
         self.0

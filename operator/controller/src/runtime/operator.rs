@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::queue::Queue;
 use crate::admission::onlooker::Onlooker;
 use crate::admission::setup::{Answering, Setup, TlsError};
+use crate::admission::survey::Survey;
 use crate::apply::Applier;
 use crate::cluster::ClusterLoop;
 use crate::drain::DrainTasks;
@@ -230,6 +231,11 @@ impl Loops {
         if let Some(webhook) = webhook {
             let prober = webhook.prober(&cluster, &operator.clients.ordinary, metrics);
             running.spawn(prober.run(stopped.clone()).map(Ok));
+            let survey = Survey {
+                cluster: cluster.clone(),
+                client: operator.clients.ordinary.clone(),
+            };
+            running.spawn(survey.run(stopped.clone()).map(Ok));
         }
         let onlooker = Onlooker {
             cluster: cluster.clone(),

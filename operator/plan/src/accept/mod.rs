@@ -22,6 +22,7 @@ use crate::profile;
 
 pub use container::{ContainerDoubt, provider_container};
 pub(crate) use rivals::seniority;
+pub(crate) use warnings::warning;
 
 /// What may be done with the pool, and what is to be said about its spec.
 #[derive(Clone, Debug, Default, PartialEq)]

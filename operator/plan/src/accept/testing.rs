@@ -97,6 +97,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         kubernetes: None,
         webhook: Default::default(),
         vendor_webhook: Default::default(),
+        later: Default::default(),
+        left_alone: Default::default(),
         overflow: Default::default(),
         memory: Default::default(),
         recall: Default::default(),

@@ -20,7 +20,7 @@ pub(super) fn warnings(observed: &Observed) -> Vec<Finding> {
     .collect()
 }
 
-pub(super) fn warning(subject: &str, note: String) -> Finding {
+pub(crate) fn warning(subject: &str, note: String) -> Finding {
     Finding::Event(EventNote {
         reason: EventReason::ConfigWarning,
         subject: subject.to_owned(),

@@ -24,13 +24,14 @@ pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodP
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members, Wanted, missing};
 pub use term::Term;
-pub use waiting::{Right, WaitingPod};
+pub use waiting::{LeftAlonePod, Right, WaitingPod};
 pub use workload::{Blind, UpdateStrategy, Workload, WorkloadSeen};
 
 use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
 use crate::proof::LiveFacts;
 use crate::webhook::WebhookState;
+use crate::webhook::later::LaterMutators;
 use crate::webhook::vendor::VendorSeen;
 
 /// The number at the end of a virtual node's name, counted from the StatefulSet's `ordinals.start`.
@@ -83,6 +84,10 @@ pub struct Observed {
     pub webhook: WebhookState,
     /// The vendor's webhook; looked at while a pool relies on it.
     pub vendor_webhook: VendorSeen,
+    /// What changes pods after the operator's webhook was asked.
+    pub later: LaterMutators,
+    /// Pods of the last hour that this replica was asked about and that its webhook left alone, one for each rule and reason.
+    pub left_alone: Vec<LeftAlonePod>,
     /// Whether pods of rules with `mode: Prefer` can be let overflow.
     pub overflow: Right,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
 
 use super::Term;
 
@@ -17,6 +18,8 @@ pub struct NodeView {
     pub labels: BTreeMap<String, String>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// `spec.taints`.
+    pub taints: Vec<Taint>,
     /// `spec.unschedulable`.
     pub unschedulable: bool,
     /// Who holds `spec.unschedulable`, from `managedFields`.

@@ -1,6 +1,7 @@
-//! Pods that wait for a node and may go to a virtual one.
+//! Pods that wait for a node and may go to a virtual one, and pods that may not.
 
 use crate::observed::ObjectKey;
+use crate::placement::Unfit;
 
 /// A pod with label [`vnp_crds::OVERFLOW_LABEL`] that is bound to no node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,4 +36,15 @@ pub enum Right {
     Granted,
     /// It may not.
     Missing,
+}
+
+/// One of the pods that a rule or a label selects and that are left alone for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftAlonePod {
+    /// `<pool>/<rule>`, or `<pool>/<trigger>`.
+    pub by: String,
+    /// Why.
+    pub why: Unfit,
+    /// Namespace and name, or what its name begins with.
+    pub pod: String,
 }

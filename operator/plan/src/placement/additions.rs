@@ -10,11 +10,14 @@ use vnp_crds::{PLACED_BY_ANNOTATION, virtual_node};
 
 use super::node_choice::{is_empty, requirement};
 use super::pod::PodView;
+use super::virtual_nodes::VirtualNodes;
 
 /// Additions to one pod.
 #[derive(Debug)]
 pub(super) struct Additions<'a> {
     pod: &'a PodView,
+    /// The pod tolerates the taints of virtual nodes itself.
+    tolerated: bool,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     node_selector: BTreeMap<String, String>,
@@ -27,9 +30,10 @@ pub(super) struct Additions<'a> {
 }
 
 impl<'a> Additions<'a> {
-    pub(super) fn to(pod: &'a PodView) -> Self {
+    pub(super) fn to(pod: &'a PodView, nodes: &VirtualNodes) -> Self {
         Self {
             pod,
+            tolerated: nodes.taints().iter().all(|taint| pod.tolerates(taint)),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             node_selector: BTreeMap::new(),
@@ -76,7 +80,12 @@ impl<'a> Additions<'a> {
 
     /// Tolerates the taint of virtual nodes, unless the pod does.
     pub(super) fn tolerate(&mut self) {
-        self.tolerates = !self.pod.tolerates_virtual_nodes();
+        self.tolerates = !self.tolerated;
+    }
+
+    /// The pod tolerates the taint of virtual nodes itself.
+    pub(super) fn tolerated(&self) -> bool {
+        self.tolerated
     }
 
     /// Names the scheduler, unless somebody chose one.

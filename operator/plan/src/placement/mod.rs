@@ -9,6 +9,8 @@ mod node_choice;
 mod outdated;
 mod pod;
 mod routes;
+mod unfit;
+mod virtual_nodes;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,9 @@ pub use pod::Unreadable;
 pub use routes::places;
 pub(crate) use routes::{NAME_LABEL, policy_reach, rule_reach, trouble};
 
+pub use unfit::{Need, Unfit};
+pub use virtual_nodes::VirtualNodes;
+
 use routes::Routes;
 
 /// One pod to be created, as the API server asks about it.
@@ -37,6 +42,19 @@ pub struct Review<'a> {
     pub namespace: &'a str,
     /// The labels of that namespace.
     pub namespace_labels: &'a BTreeMap<String, String>,
+    /// The virtual nodes that are there.
+    pub nodes: &'a VirtualNodes,
+}
+
+/// A pod that a rule or a label selects and that is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// The pool of the rule.
+    pub pool: String,
+    /// `<pool>/<rule>`, or `<pool>/<trigger>`.
+    pub by: String,
+    /// Why.
+    pub why: Unfit,
 }
 
 /// What becomes of a pod.
@@ -48,6 +66,8 @@ pub struct Mutation {
     pub placed_by: Option<String>,
     /// For the user who creates the pod.
     pub warnings: Vec<String>,
+    /// A rule or a label selects the pod, and no virtual node can run it.
+    pub left_alone: Option<LeftAlone>,
     /// The pod is none that can be read, and is left as it is.
     pub unreadable: Option<Unreadable>,
 }

@@ -11,8 +11,10 @@ use vnp_crds::{
 use super::additions::Additions;
 use super::node_choice::{rules_out_virtual_nodes, speaks_of};
 use super::pod::{Aloof, PodView};
-use super::routes::{Kind, NAME_LABEL, Route, Routes};
-use super::{Mutation, Placing, Review, gpu};
+use super::routes::{Kind, NAME_LABEL, Provider, Route, Routes};
+use super::unfit::{Unfit, need};
+use super::virtual_nodes::{Candidate, VirtualNodes};
+use super::{LeftAlone, Mutation, Placing, Review, gpu};
 use crate::compute::{GPU_HPN, Said};
 
 type Labels = BTreeMap<String, String>;
@@ -41,26 +43,32 @@ impl Placing {
         namespace.insert(NAME_LABEL.to_owned(), review.namespace.to_owned());
 
         let mut mutation = Mutation::default();
-        let mut additions = Additions::to(&pod);
+        let mut additions = Additions::to(&pod, review.nodes);
         let mut route = self.routes.of_pod(&pod, &namespace);
-        if let Some(unwilling) = route.filter(|_| rules_out_virtual_nodes(&pod)) {
-            let text = format!(
-                "{} selects the pod, whose own node selector or affinity rules out type={}; it is left as it is",
-                unwilling.id,
-                virtual_node::LABEL_VALUE
-            );
-            mutation.warnings.extend(explain(text));
-            route = None;
-        }
-        if let Some(route) = route {
-            PodOnRoute {
+        if let Some(selecting) = route {
+            let on_route = PodOnRoute {
                 pod: &pod,
                 namespace: &namespace,
-                route,
+                route: selecting,
                 routes: &self.routes,
+            };
+            if let Some(why) = on_route.unfit(review.nodes) {
+                let text = format!("{} selects the pod, but {why}; it is left as it is", selecting.id);
+                mutation.warnings.extend(match why {
+                    // Who says so knows.
+                    Unfit::Declines => explain(text),
+                    _ => Some(format!("virtualnodes.dev: {text}")),
+                });
+                mutation.left_alone = Some(LeftAlone {
+                    pool: selecting.pool.name.clone(),
+                    by: selecting.id.clone(),
+                    why,
+                });
+                route = None;
+            } else {
+                on_route.add_to(&mut additions);
+                mutation.warnings.extend(gpu_warning(&pod, &additions));
             }
-            .add_to(&mut additions);
-            mutation.warnings.extend(gpu_warning(&pod, &additions));
         }
         // The scheduler sees the labels that the pod ends with.
         let labels = additions.all_labels();
@@ -128,6 +136,33 @@ struct PodOnRoute<'a> {
 }
 
 impl PodOnRoute<'_> {
+    /// Why the pod can't run on a virtual node.
+    fn unfit(&self, nodes: &VirtualNodes) -> Option<Unfit> {
+        if rules_out_virtual_nodes(self.pod) {
+            return Some(Unfit::Declines);
+        }
+        if let Some(need) = need(self.pod) {
+            return Some(Unfit::Need(need));
+        }
+        // Reserved GPU nodes belong to no pool, and come by another way.
+        let class = self.pod.label(compute_label::CLASS);
+        let compute = &self.route.pool.compute;
+        let given = compute.labels.get(compute_label::CLASS);
+        let given = given.filter(|_| !compute.gpu_only || gpu::requests_gpu(self.pod));
+        let reserved = class.or(given.map(String::as_str)) == Some(GPU_HPN);
+        if reserved && Candidate::unknown().suits(self.pod) {
+            return None;
+        }
+        let narrowed = self.is_rule() && self.routes.pools.len() > 1 && !speaks_of(self.pod, POOL_LABEL);
+        let of_route = |provider: &&Provider| !narrowed || provider.pool == self.route.pool.name;
+        let providers: Vec<&Provider> = self.routes.pools.iter().filter(of_route).collect();
+        (!nodes.has_one_for(self.pod, &providers, !narrowed)).then_some(Unfit::NodeChoice)
+    }
+
+    fn is_rule(&self) -> bool {
+        matches!(self.route.kind, Kind::Rule { .. })
+    }
+
     fn add_to(&self, additions: &mut Additions<'_>) {
         if let Kind::Rule {
             labels, annotations, ..
@@ -148,7 +183,7 @@ impl PodOnRoute<'_> {
         if required {
             additions.node_label(virtual_node::LABEL, virtual_node::LABEL_VALUE);
             additions.tolerate();
-        } else if !self.pod.tolerates_virtual_nodes() {
+        } else if !additions.tolerated() {
             additions.label(OVERFLOW_LABEL, &self.route.pool.name);
         }
         self.add_pool(additions, required);
@@ -206,9 +241,9 @@ impl PodOnRoute<'_> {
     /// reservation).
     fn add_pool(&self, additions: &mut Additions<'_>, required: bool) {
         let own = &self.route.pool.name;
-        let others: Vec<String> = self.routes.pools.iter().filter(|p| *p != own).cloned().collect();
-        let rule = matches!(self.route.kind, Kind::Rule { .. });
-        if !rule || others.is_empty() || speaks_of(self.pod, POOL_LABEL) {
+        let others = self.routes.pools.iter().map(|provider| &provider.pool);
+        let others: Vec<String> = others.filter(|pool| *pool != own).cloned().collect();
+        if !self.is_rule() || others.is_empty() || speaks_of(self.pod, POOL_LABEL) {
             return;
         }
         let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{NodeAffinity, NodeSelectorTerm, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use vnp_crds::{WEBHOOK_DISABLED, WEBHOOK_LABEL, virtual_node};
 
@@ -39,6 +40,34 @@ pub(super) struct SpecView {
     containers: Option<Vec<ContainerView>>,
     init_containers: Option<Vec<ContainerView>>,
     pub(super) resources: Option<ResourceRequirements>,
+    pub(super) host_network: Option<bool>,
+    #[serde(rename = "hostPID")]
+    pub(super) host_pid: Option<bool>,
+    #[serde(rename = "hostIPC")]
+    pub(super) host_ipc: Option<bool>,
+    pub(super) os: Option<OsView>,
+    pub(super) volumes: Option<Vec<VolumeView>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct OsView {
+    #[serde(default)]
+    pub(super) name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VolumeView {
+    #[serde(default)]
+    pub(super) name: String,
+    pub(super) host_path: Option<IgnoredAny>,
+    pub(super) csi: Option<CsiView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct CsiView {
+    #[serde(default)]
+    pub(super) driver: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -48,10 +77,17 @@ struct AffinityView {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct ContainerView {
     #[serde(default)]
     pub(super) name: String,
     pub(super) resources: Option<ResourceRequirements>,
+    pub(super) security_context: Option<SecurityView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct SecurityView {
+    pub(super) privileged: Option<bool>,
 }
 
 /// Why placement is none of a pod's business.
@@ -143,8 +179,8 @@ impl PodView {
         if required.is_none() { 2 } else { 3 }
     }
 
-    /// The taint of virtual nodes is tolerated already. Source: component-helpers `Toleration.ToleratesTaint`.
-    pub(super) fn tolerates_virtual_nodes(&self) -> bool {
+    /// A taint with the key of virtual nodes is tolerated already. Source: component-helpers `Toleration.ToleratesTaint`.
+    pub(super) fn tolerates(&self, taint: &VirtualTaint<'_>) -> bool {
         self.spec.tolerations.iter().flatten().any(|toleration| {
             let exists = toleration.operator.as_deref() == Some("Exists");
             let key = match toleration.key.as_deref().unwrap_or_default() {
@@ -153,8 +189,22 @@ impl PodView {
             };
             let effect = toleration.effect.as_deref().unwrap_or_default();
             let value = toleration.value.as_deref().unwrap_or_default();
-            key && (effect.is_empty() || effect == virtual_node::TAINT_EFFECT)
-                && (exists || value == virtual_node::TAINT_VALUE)
+            key && (effect.is_empty() || effect == taint.effect) && (exists || value == taint.value)
         })
     }
+}
+
+/// Value and effect of a taint whose key is [`virtual_node::TAINT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct VirtualTaint<'a> {
+    pub(super) value: &'a str,
+    pub(super) effect: &'a str,
+}
+
+impl VirtualTaint<'static> {
+    /// The one that the vendor documents.
+    pub(super) const DOCUMENTED: Self = Self {
+        value: virtual_node::TAINT_VALUE,
+        effect: virtual_node::TAINT_EFFECT,
+    };
 }

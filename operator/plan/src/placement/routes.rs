@@ -25,7 +25,15 @@ pub(super) struct Routes {
     /// Policies that name a scheduler, the oldest pool's first. They place nothing, they name the scheduler that does.
     pub(super) policies: Vec<Route>,
     /// All pools, whoever places their pods. Where there are several, a rule has to say which one's nodes it means.
-    pub(super) pools: Vec<String>,
+    pub(super) pools: Vec<Provider>,
+}
+
+/// Whose nodes a pool has.
+#[derive(Clone, Debug)]
+pub(super) struct Provider {
+    pub(super) pool: String,
+    /// Nodes are named `<name>-<ordinal>`.
+    pub(super) name: String,
 }
 
 /// One way onto virtual nodes.
@@ -99,7 +107,12 @@ impl Routes {
             .filter(|pool| served(pool))
             .collect();
         served.sort_by(|a, b| seniority(a).cmp(&seniority(b)));
-        let pools = served.iter().filter_map(|pool| pool.metadata.name.clone());
+        let pools = served.iter().filter_map(|pool| {
+            Some(Provider {
+                pool: pool.metadata.name.clone()?,
+                name: pool.spec.provider.name.clone().unwrap_or_default(),
+            })
+        });
         let pools = pools.collect();
         let ours: Vec<(&VirtualNodePool, Arc<PoolSide>)> = served
             .into_iter()

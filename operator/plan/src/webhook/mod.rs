@@ -3,7 +3,10 @@
 
 pub mod certificates;
 pub mod configuration;
+mod fit;
+pub mod later;
 pub mod probe;
+pub mod refusal;
 mod state;
 pub mod vendor;
 
@@ -19,7 +22,8 @@ use crate::step::Step;
 use certificates::{CertificateFacts, Published, Rotation, rotation};
 use configuration::{Standing, other_installation, plan_configuration, standing};
 
-pub use state::{Foreign, Probed, WebhookState, webhook_findings};
+pub use probe::Probed;
+pub use state::{Foreign, WebhookState, webhook_findings};
 
 /// Where the API server finds the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]

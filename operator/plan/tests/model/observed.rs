@@ -91,6 +91,8 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         kubernetes: None,
         webhook: Default::default(),
         vendor_webhook: Default::default(),
+        later: Default::default(),
+        left_alone: Default::default(),
         overflow: Default::default(),
         memory: (0..NODES).map(|o| (each(o), remembered(o, &memory[o]))).collect(),
         recall: Recall::default(),

@@ -1,6 +1,7 @@
 //! Nodes, with who holds their cordon.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -66,6 +67,7 @@ struct SpecFields {
 #[serde(default)]
 struct NodeSpec {
     unschedulable: bool,
+    taints: Vec<Taint>,
 }
 
 #[derive(Deserialize, Default)]
@@ -132,6 +134,7 @@ impl From<NodeWire> for SlimNode {
                 uid: meta.uid.unwrap_or_default(),
                 labels: meta.labels.unwrap_or_default(),
                 ready: ready.is_some_and(|c| c.status == "True"),
+                taints: spec.taints,
                 unschedulable: spec.unschedulable,
                 cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,

@@ -384,6 +384,14 @@ fn a_node_says_who_cordoned_it() {
 }
 
 #[test]
+fn a_node_says_its_taints() {
+    let taint = json!({"key": "alibabacloud.com/eci", "effect": "NoSchedule"});
+    let node: SlimNode =
+        serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": [taint]}})).unwrap();
+    assert_eq!(json!(node.view.taints), json!([taint]));
+}
+
+#[test]
 fn a_node_says_its_size_and_its_last_status_update() {
     let node = node(json!([]), false);
     assert_eq!(node.view.pod_capacity, Some(3000));

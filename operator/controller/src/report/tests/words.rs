@@ -245,6 +245,9 @@ fn the_webhook_is_ready_when_a_dry_run_came_back_mutated() {
     };
     for (fault, status, reason) in [
         (WebhookFault::Unknown, "Unknown", "Unknown"),
+        (WebhookFault::Untold, "Unknown", "Unknown"),
+        (WebhookFault::Misfit, "False", "NodesMismatch"),
+        (WebhookFault::Refused, "False", "PodsRefused"),
         (WebhookFault::Pending, "False", "ConfigNotSynced"),
         (WebhookFault::Off, "False", "WebhookUnavailable"),
         (WebhookFault::Foreign, "False", "Conflict"),
@@ -266,8 +269,21 @@ fn the_webhook_is_ready_when_a_dry_run_came_back_mutated() {
         of(&report, ConditionType::WebhookReady),
         Some(("True", "Verified"))
     );
-    let report = story.pass(&said(WebhookFault::Unanswered), 3);
+    let report = story.pass(&said(WebhookFault::Untold), 3);
+    assert_eq!(
+        of(&report, ConditionType::WebhookReady),
+        Some(("Unknown", "Unknown"))
+    );
+    let report = story.pass(&said(WebhookFault::Unanswered), 4);
     assert_eq!(ready(&report).1, "ConfigNotSynced");
+    // What should only be known takes nothing away.
+    let report = story.pass(&said(WebhookFault::Note), 5);
+    assert_eq!(ready(&report).1, "Ready");
+    let webhook = report.status.condition(ConditionType::WebhookReady).unwrap();
+    assert_eq!(
+        (webhook.status.as_str(), webhook.message.as_str()),
+        ("True", "a pod created as a dry run came back mutated; why")
+    );
 }
 
 #[test]

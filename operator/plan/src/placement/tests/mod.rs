@@ -9,6 +9,8 @@ mod pod_schema;
 mod properties;
 mod rules;
 mod three_paths;
+mod unfit;
+mod virtual_nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +20,8 @@ use k8s_openapi::api::core::v1::NodeSelectorRequirement;
 use serde_json::{Value, json};
 use vnp_crds::VirtualNodePool;
 
-use super::pod::PodView;
-use super::{Mutation, Placing, Review};
+use super::pod::{PodView, VirtualTaint};
+use super::{Mutation, Placing, Review, VirtualNodes};
 
 /// Pool `name`, made in January of that year, with `spec` merged over a minimal one.
 fn pool(name: &str, year: i32, spec: Value) -> Arc<VirtualNodePool> {
@@ -64,6 +66,7 @@ fn mutation(pools: &[Arc<VirtualNodePool>], pod: &Value, namespace: &[(&str, &st
         pod,
         namespace: "shop",
         namespace_labels: &labels(namespace),
+        nodes: &VirtualNodes::default(),
     })
 }
 
@@ -115,7 +118,7 @@ fn virtual_node(pool: &str) -> BTreeMap<String, String> {
 
 /// It runs on virtual nodes and nowhere else.
 fn is_virtual(pod: &Value) -> bool {
-    let tolerates = PodView::read(pod).unwrap().tolerates_virtual_nodes();
+    let tolerates = PodView::read(pod).unwrap().tolerates(&VirtualTaint::DOCUMENTED);
     let ordinary = [
         labels(&[]),
         labels(&[("zone", "a")]),

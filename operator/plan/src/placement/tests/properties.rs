@@ -18,7 +18,8 @@ use vnp_crds::VirtualNodePool;
 use super::configuration::{asks, asks_about, configuration, selects};
 use super::pod_schema::pod_of_schema;
 use super::{labels, may_run_on, patched, pool, virtual_node};
-use crate::placement::{Mutation, Placing, Review};
+use crate::observed::NodeView;
+use crate::placement::{Mutation, Placing, Review, VirtualNodes};
 
 type Map = BTreeMap<String, String>;
 
@@ -178,9 +179,21 @@ fn metadata() -> impl Strategy<Value = ObjectMeta> {
 fn pod() -> impl Strategy<Value = Value> {
     (pod_of_schema(), telling_pod()).prop_map(|(mut pod, mut telling)| {
         // A node choice that is none would be all that any of these pods has.
-        for (object, field) in [("/spec", "nodeName"), ("/spec/affinity", "nodeAffinity")] {
+        for (object, field) in [("/spec", "nodeName")].into_iter().chain(NEEDS) {
             let object = pod.pointer_mut(object).and_then(Value::as_object_mut);
             object.map(|object| object.remove(field));
+        }
+        for list in ["/spec/containers", "/spec/initContainers"] {
+            for container in pod
+                .pointer_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                container
+                    .as_object_mut()
+                    .map(|container| container.remove("securityContext"));
+            }
         }
         for list in ["/spec/containers", "/spec/initContainers"] {
             let own = telling.pointer_mut(list).and_then(Value::as_array_mut);
@@ -305,11 +318,66 @@ fn pools() -> impl Strategy<Value = Vec<Arc<VirtualNodePool>>> {
 }
 
 fn mutate(pools: &[Arc<VirtualNodePool>], pod: &Value, namespace_labels: &Map) -> Mutation {
+    mutate_among(pools, &[], pod, namespace_labels)
+}
+
+fn mutate_among(
+    pools: &[Arc<VirtualNodePool>],
+    nodes: &[NodeView],
+    pod: &Value,
+    namespace_labels: &Map,
+) -> Mutation {
     Placing::compile(pools).mutate(&Review {
         pod,
         namespace: "shop",
         namespace_labels,
+        nodes: &VirtualNodes::of(nodes),
     })
+}
+
+/// Nodes of the pools, and virtual ones of nobody.
+fn nodes() -> impl Strategy<Value = Vec<NodeView>> {
+    let zone = of(select(vec!["a", "b"]));
+    let node = (select(vec!["p0", "p1", "p2", "nobody"]), 0..2, zone).prop_map(|(pool, ordinal, zone)| {
+        let name = format!("virtual-node-{pool}-{ordinal}");
+        let mut labels = virtual_node(pool);
+        labels.insert("kubernetes.io/hostname".to_owned(), name.clone());
+        labels.extend([("kubernetes.io/os", "linux")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+        labels.remove("zone");
+        labels.extend(zone.map(|zone| ("zone".to_owned(), zone.to_owned())));
+        if pool == "nobody" {
+            labels.remove("virtualnodes.dev/pool");
+        }
+        NodeView {
+            name,
+            labels,
+            ..NodeView::default()
+        }
+    });
+    prop::collection::vec(node, 1..4)
+}
+
+/// What the pod needs of its host, which is nothing unless a property is about it.
+const NEEDS: [(&str, &str); 6] = [
+    ("/spec", "hostNetwork"),
+    ("/spec", "hostPID"),
+    ("/spec", "hostIPC"),
+    ("/spec", "os"),
+    ("/spec", "volumes"),
+    ("/spec/affinity", "nodeAffinity"),
+];
+
+fn need() -> impl Strategy<Value = Value> {
+    select(vec![
+        json!({ "hostNetwork": true }),
+        json!({ "hostPID": true }),
+        json!({ "hostIPC": true }),
+        json!({ "os": { "name": "windows" } }),
+        json!({ "volumes": [{ "name": "v", "hostPath": { "path": "/" } }] }),
+        json!({ "containers": [{ "name": "c", "securityContext": { "privileged": true } }] }),
+        json!({ "nodeSelector": { "kubernetes.io/hostname": "host-0" } }),
+        json!({ "nodeSelector": { "kubernetes.io/os": "windows" } }),
+    ])
 }
 
 /// Every key of `before` has its value in `after`.
@@ -334,6 +402,10 @@ fn survives(before: &Value, after: &Value, path: &str, except: &str) -> Result<(
 
 const TERMS: &str =
     "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+
+fn label_of<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
+    pod["metadata"]["labels"].get(key)?.as_str()
+}
 
 fn list<'a>(pod: &'a Value, path: &str) -> &'a [Value] {
     pod.pointer(path)
@@ -429,6 +501,93 @@ proptest! {
         for other in pools.iter().filter_map(|p| p.metadata.name.as_deref()).filter(|name| *name != own) {
             prop_assert!(!may_run_on(&after, &virtual_node(other)), "{} {}", other, after);
         }
+    }
+
+    /// Whatever else the pod says, one that a virtual node can't run gets nothing that brings it there.
+    #[test]
+    fn who_can_not_run_there_is_left_alone(
+        pools in pools(), nodes in nodes(), mut pod in pod(), need in need(), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        json_patch::merge(&mut pod["spec"], &need);
+        // Nobody knows the labels of a reserved node.
+        let defaults = pools.iter().filter_map(|p| p.spec.compute_defaults.as_ref()?.class.as_deref());
+        let classes = defaults.chain(label_of(&pod, "alibabacloud.com/compute-class"));
+        if need["nodeSelector"]["kubernetes.io/hostname"].is_string() && classes.into_iter().any(|class| class == "gpu-hpn") {
+            return Ok(());
+        }
+        let mutation = mutate_among(&pools, &nodes, &pod, &namespace);
+        let mut after = patched(&pod, &mutation);
+        // A policy may still name the scheduler, and record that.
+        for pod in [&mut after, &mut pod] {
+            json_patch::merge(pod, &json!({ "spec": { "schedulerName": null }, "metadata": { "annotations": null } }));
+        }
+        prop_assert_eq!(after, pod);
+    }
+
+    /// Whoever is sent to virtual nodes finds one that it may run on, or that may still come.
+    #[test]
+    fn who_is_placed_finds_a_node(
+        pools in pools(), nodes in nodes(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let mutation = mutate_among(&pools, &nodes, &pod, &namespace);
+        let after = patched(&pod, &mutation);
+        let placed = pod["spec"]["nodeSelector"]["type"] != after["spec"]["nodeSelector"]["type"];
+        let class = label_of(&after, "alibabacloud.com/compute-class");
+        if !placed || class == Some("gpu-hpn") {
+            return Ok(());
+        }
+        let there = nodes.iter().any(|node| may_run_on(&after, &node.labels));
+        // A pool without a Node yet, or one whose Nodes differ, may get another one.
+        let mut may_come = pools.iter().filter_map(|p| p.metadata.name.as_deref()).filter(|name| {
+            let own: Vec<_> = nodes.iter().filter(|n| n.labels.get("virtualnodes.dev/pool").is_some_and(|p| p == name)).collect();
+            own.windows(2).any(|pair| pair[0].labels.get("zone") != pair[1].labels.get("zone")) || own.is_empty()
+        });
+        prop_assert!(there || may_come.next().is_some(), "{:?} {}", nodes, after);
+    }
+
+    /// The other way round: nothing but these reasons keeps a pod from a node that it may run on.
+    #[test]
+    fn nobody_is_left_alone_who_could_go(
+        pools in pools(), nodes in nodes(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2),
+    ) {
+        let Some(left) = mutate_among(&pools, &nodes, &pod, &namespace).left_alone else { return Ok(()) };
+        for node in nodes.iter().filter(|n| n.labels.get("virtualnodes.dev/pool") == Some(&left.pool)) {
+            prop_assert!(!may_run_on(&pod, &node.labels), "{:?} {}", node, pod);
+        }
+    }
+
+    /// The API server asks once more after others changed the pod; a policy of a user that is applied twice adds twice.
+    #[test]
+    fn what_others_add_twice_makes_us_add_nothing_twice(
+        pools in pools(), nodes in nodes(), pod in pod(), namespace in some_of(&NAMESPACE_LABELS, 2), theirs in some_of(&LABELS, 2),
+    ) {
+        let adds = |pod: &mut Value| {
+            json_patch::merge(&mut pod["metadata"]["labels"], &json!(theirs));
+            let toleration = json!({ "key": "theirs", "operator": "Exists" });
+            match pod["spec"]["tolerations"].as_array_mut() {
+                Some(list) => list.push(toleration),
+                None => pod["spec"]["tolerations"] = json!([toleration]),
+            }
+        };
+        let mut pod = pod;
+        adds(&mut pod);
+        let mut stored = patched(&pod, &mutate_among(&pools, &nodes, &pod, &namespace));
+        adds(&mut stored);
+        let again = mutate_among(&pools, &nodes, &stored, &namespace);
+        let after = patched(&stored, &again);
+        let ours = list(&after, "/spec/tolerations").iter().filter(|t| {
+            **t == json!({ "key": "virtual-kubelet.io/provider", "operator": "Exists" })
+        });
+        let own = list(&pod, "/spec/tolerations").iter().filter(|t| t["key"] == "virtual-kubelet.io/provider").count();
+        prop_assert!(ours.count() <= own + 1, "{}", after);
+        for term in list(&after, TERMS) {
+            let expressions = list(term, "/matchExpressions");
+            let added = expressions.iter().filter(|e| e["values"] == json!(["virtual-kubelet"]) && e["operator"] == "In");
+            let own = list(&pod, TERMS).iter().flat_map(|t| list(t, "/matchExpressions")).filter(|e| e["key"] == "type").count();
+            prop_assert!(added.count() <= own + 1, "{}", after);
+        }
+        let third = mutate_among(&pools, &nodes, &after, &namespace);
+        prop_assert_eq!(json!(third.patch), json!([]), "{}", after);
     }
 
     /// Required terms are ANDed, never widened: where the pod may run afterwards is where it might before, or fewer nodes.

@@ -6,7 +6,7 @@ use super::{
     is_virtual, label, labelled, labels, may_run_on, mutation, patched, pool, ruled, stored, virtual_node,
     with,
 };
-use crate::placement::{Placing, Review};
+use crate::placement::{Placing, Review, VirtualNodes};
 
 fn selecting(app: &str) -> Value {
     json!({ "matchLabels": { "app": app } })
@@ -281,6 +281,7 @@ fn what_looks_after_a_node_is_left_alone() {
             pod: &labelled(&[]),
             namespace,
             namespace_labels: &labels(&[]),
+            nodes: &VirtualNodes::default(),
         };
         assert_eq!(Placing::compile(&pools).mutate(&review).placed_by, None);
     }
