@@ -9,24 +9,33 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
+use vnp_crds::BlockerReason;
 use vnp_e2e::call_gate::{CallGate, Fate};
 use vnp_e2e::control_plane::Identity;
 use vnp_e2e::scenario::eventually;
+use vnp_operator::observe::kinds::Budgets;
+use vnp_operator::observe::mirror::Kind;
+use vnp_operator::observe::wire::SlimPod;
 use vnp_operator::runtime::clients::Clients;
 use vnp_operator::runtime::clock::Clock;
 use vnp_operator::runtime::lease::Timing;
+use vnp_plan::drain::budgets::passes;
 use vnp_plan::drain::pace::MAX_IN_FLIGHT;
 
 use crate::fixture::evicting::SOON;
+use crate::fixture::refusing::Refusing;
 use crate::fixture::{Bench, create, fast, uid};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -440,5 +449,207 @@ async fn flow_control_is_not_taken_for_a_budget_and_slows_evictions_down_to_what
     ensure!(refused <= 3 * MAX_IN_FLIGHT, "answers: {:?}", drain.answers()?);
     println!("{PODS} pods in {:?}: {:?}", began.elapsed(), drain.answers()?);
     drain.tasks.stop().await;
+    Ok(())
+}
+
+/// Asks for the eviction of a pod without carrying it out.
+async fn dry_run(bench: &Bench, pod: &str) -> Result<(), kube::Error> {
+    let params = EvictParams {
+        post_options: PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        },
+        ..EvictParams::default()
+    };
+    bench.api::<Pod>().evict(pod, &params).await.map(|_| ())
+}
+
+/// Sets up three who refuse evictions in the namespace: a webhook that chooses its code, one that nobody can reach, and a
+/// policy.
+async fn refuse_evictions(bench: &Bench, webhook: &Refusing) -> Result<()> {
+    let name = &bench.namespace;
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
+    let evictions = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                            "resources": ["pods/eviction"]}]);
+    let hook = |hook: &str, condition: &str, client: &Value| {
+        json!({"name": format!("{hook}.{name}.example.com"), "clientConfig": client, "rules": evictions,
+               "namespaceSelector": here, "failurePolicy": "Fail", "sideEffects": "None",
+               "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+               "matchConditions": [{"name": "which", "expression": condition}]})
+    };
+    let nowhere = json!({"url": "https://127.0.0.1:1/"});
+    let hooks = json!([
+        hook(
+            "guard",
+            "request.name.startsWith('code-')",
+            &webhook.client_config
+        ),
+        hook("dead", "request.name == 'dead'", &nowhere),
+    ]);
+    create(
+        &Api::<ValidatingWebhookConfiguration>::all(bench.admin.clone()),
+        json!({"metadata": {"name": name}, "webhooks": hooks}),
+    )
+    .await?;
+    create(
+        &Api::<ValidatingAdmissionPolicy>::all(bench.admin.clone()),
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"namespaceSelector": here, "resourceRules": evictions},
+                "matchConditions": [{"name": "which", "expression": "request.name == 'policy'"}],
+                "validations": [{"expression": "false", "message": "not this one"}],
+            },
+        }),
+    )
+    .await?;
+    create(
+        &Api::<ValidatingAdmissionPolicyBinding>::all(bench.admin.clone()),
+        json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}}),
+    )
+    .await?;
+    for pod in ["code-403", "dead", "policy"] {
+        eventually("evictions are refused", SOON, async || {
+            match dry_run(bench, pod).await {
+                Err(kube::Error::Api(_)) => Ok(()),
+                other => anyhow::bail!("{pod}: {other:?}"),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_refuses_at_admission_is_named_whatever_code_it_chooses() -> Result<()> {
+    let bench = Bench::new("evict-refused").await?;
+    let named = |what: &str| format!("webhook/{what}.evict-refused.example.com");
+    let mut expected: BTreeMap<String, String> = [400, 403, 404, 409, 422, 429, 500, 503]
+        .map(|code| (format!("code-{code}"), named("guard")))
+        .into();
+    expected.insert("dead".into(), named("dead"));
+    expected.insert("policy".into(), "ValidatingAdmissionPolicy/evict-refused".into());
+    let mut pods = Vec::new();
+    for name in expected.keys() {
+        pods.push((name.clone(), uid(&bench.running_pod(name).await?)));
+    }
+    let webhook = Refusing::start().await?;
+    refuse_evictions(&bench, &webhook).await?;
+    pods.extend(bench.running_pods(10).await?);
+    let drain = bench.drain(bench.fast.clone(), &pods, &[]);
+    let refused = u32::try_from(expected.len())?;
+    drain.answered("forbidden", refused, SOON).await?;
+    drain.answered("accepted", 10, SOON).await?;
+    drain.tasks.stop().await;
+    assert_eq!(
+        drain.answers()?,
+        [("accepted".to_owned(), 10), ("forbidden".to_owned(), refused)].into(),
+        "nothing is gone, no race is lost, and no server is silent"
+    );
+    let refusals = drain.refusals();
+    for (name, pod_uid) in pods.iter().take(expected.len()) {
+        let refusal = refusals
+            .get(pod_uid)
+            .with_context(|| format!("{name}: no refusal"))?;
+        assert_eq!(refusal.reason, BlockerReason::EvictionForbidden, "{name}");
+        assert_eq!(refusal.object, expected[name], "{name}");
+    }
+    Ok(())
+}
+
+/// The operator's own rule for which pods go past a budget, against the server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_lets_those_pods_go_past_a_spent_budget_of_which_ours_says_so() -> Result<()> {
+    const STATES: [(&str, &str, &str); 4] = [
+        ("healthy", "Running", "True"),
+        ("unready", "Running", "False"),
+        ("pending", "Pending", "False"),
+        ("unknown", "Unknown", "False"),
+    ];
+    // Each group has one healthy pod; the budget allows nothing.
+    let groups = [
+        (
+            "always",
+            json!({"minAvailable": 2, "unhealthyPodEvictionPolicy": "AlwaysAllow"}),
+            3,
+        ),
+        ("healthy", json!({"minAvailable": 1}), 3),
+        ("short", json!({"minAvailable": 2}), 1),
+    ];
+    let bench = Bench::new("evict-unready").await?;
+    let pods = bench.api::<Pod>();
+    for (group, bounds, _) in &groups {
+        for (state, phase, ready) in STATES {
+            let name = format!("{group}-{state}");
+            let body = json!({"metadata": {"name": name, "labels": {"app": group}},
+                              "spec": {"nodeName": "somewhere", "containers": [{"name": "c", "image": "i"}],
+                                       "tolerations": [{"operator": "Exists"}]}});
+            create(&pods, body).await?;
+            let status =
+                json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
+            pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+                .await?;
+        }
+        bench.budget(group, group, bounds.clone()).await?;
+    }
+    let budgets = Budgets(Clock::of_host());
+    for (group, _, past) in groups {
+        let budget = eventually("the budget is accounted for", SOON, async || {
+            let seen = bench.api::<PodDisruptionBudget>().get(group).await?;
+            let view = budgets.view(seen, None);
+            ensure!(view.current && view.healthy == 1 && view.allowed == 0, "{view:?}");
+            Ok(view)
+        })
+        .await?;
+        let mut passing = 0;
+        for (state, ..) in STATES {
+            let name = format!("{group}-{state}");
+            let pod = bench.api::<SlimPod>().get(&name).await?.bound;
+            let ours = passes(&pod, &[&budget]);
+            let server = match dry_run(&bench, &name).await {
+                Ok(()) => true,
+                Err(kube::Error::Api(status)) if status.code == 429 => false,
+                Err(error) => return Err(error.into()),
+            };
+            assert_eq!(ours, server, "{name}: {pod:?} under {budget:?}");
+            passing += u32::from(server);
+        }
+        assert_eq!(passing, past, "{group}");
+    }
+    Ok(())
+}
+
+/// The controller of the pod that comes has no scale, so that the budget can't be worked out any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_whose_sync_fails_is_named_as_that_with_the_reason() -> Result<()> {
+    let bench = Bench::new("evict-unsynced").await?;
+    bench.budget("share", "web", json!({"maxUnavailable": 1})).await?;
+    let budgets = bench.api::<PodDisruptionBudget>();
+    eventually("the budget is accounted for without pods", SOON, async || {
+        let status = budgets.get("share").await?.status.context("no status")?;
+        ensure!(status.observed_generation == Some(1), "{status:?}");
+        Ok(())
+    })
+    .await?;
+    let owner = create(&bench.api::<ConfigMap>(), json!({"metadata": {"name": "owner"}})).await?;
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid(&owner), "controller": true}]);
+    let pod = bench.owned_pod("web", owner).await?;
+    eventually("its sync fails", SOON, async || {
+        let view = Budgets(Clock::of_host()).view(budgets.get("share").await?, None);
+        ensure!(view.sync_failed.is_some() && view.current, "{view:?}");
+        Ok(())
+    })
+    .await?;
+    let (answer, refusal) = bench
+        .evict(bench.fast.clone(), "web", &uid(&pod), &["share"])
+        .await?;
+    assert_eq!(answer, "budget_unsynced");
+    let refusal = refusal.context("no refusal")?;
+    assert!(
+        refusal.starts_with("BlockedByBudget evict-unsynced/share: ")
+            && refusal.contains("does not implement the scale subresource"),
+        "{refusal}"
+    );
     Ok(())
 }

@@ -45,6 +45,7 @@ fn large() -> Observed {
             allowed: i32::try_from(n % 2).unwrap(),
             current: true,
             changed_at: after(-600),
+            ..Budget::default()
         }
     };
     seen.budgets = Arc::new((0..BUDGETS).map(budget).collect());

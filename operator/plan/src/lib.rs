@@ -15,9 +15,11 @@ pub mod placement;
 pub mod plan;
 pub mod profile;
 pub mod proof;
+pub mod refuser;
 pub mod scheduling;
 mod selection;
 pub mod step;
+mod taint_eviction;
 pub mod target;
 #[cfg(test)]
 mod testing;

@@ -126,6 +126,7 @@ pub(crate) fn node(ordinal: Ordinal) -> NodeView {
             beats: 10,
         }),
         deleting: false,
+        no_execute: Vec::new(),
     }
 }
 
@@ -154,6 +155,7 @@ pub(crate) fn pod(name: &str) -> BoundPod {
         },
         uid: format!("uid-{name}"),
         phase: PodPhase::Running,
+        ready: true,
         created: Some(after(-600)),
         labels: BTreeMap::from([("app".to_owned(), "shop".to_owned())]),
         controller: Some(PodOwner {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kube::core::Status;
+use vnp_plan::refuser::Refuser;
 
 use crate::runtime::lease::LeaseLost;
 
@@ -83,7 +84,7 @@ pub enum ApplyError {
         source: Box<Status>,
     },
     /// The server, a policy or a webhook refuses the content.
-    #[error("{target}: the API server refuses it: {}", source.message)]
+    #[error("{target}: {} refuses it: {}", refuser(source), source.message)]
     Refused {
         /// The write.
         target: Target,
@@ -131,6 +132,11 @@ impl ApplyError {
             }
         };
         match status.code {
+            // Whoever refuses at admission chooses the code: 404 is not "gone" then, and 409 no lost race.
+            _ if Refuser::of(&status.message).is_some() => Self::Refused {
+                target,
+                source: status,
+            },
             401 => Self::Forbidden {
                 target,
                 source: status,
@@ -190,6 +196,11 @@ impl ApplyError {
             Self::Unwritable { .. } => "unwritable",
         }
     }
+}
+
+/// Who refused a write.
+fn refuser(status: &Status) -> String {
+    Refuser::of(&status.message).map_or_else(|| "the API server".to_owned(), |by| by.to_string())
 }
 
 /// A JSON patch whose `test` did not hold, and nothing else: the server then names no object and no cause, as it does
@@ -327,6 +338,35 @@ mod tests {
         );
         assert!(matches!(policy, ApplyError::Refused { .. }));
         assert!(policy.to_string().contains("frozen"), "{policy}");
+    }
+
+    #[test]
+    fn whoever_refuses_at_admission_is_named_whatever_code_it_chooses() {
+        for verb in ["create", "patch", "delete"] {
+            for code in [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504] {
+                for (text, named) in [
+                    (
+                        "admission webhook \"guard\" denied the request: it cannot be",
+                        "admission webhook guard refuses it",
+                    ),
+                    (
+                        "Internal error occurred: failed calling webhook \"guard\": timeout",
+                        "admission webhook guard refuses it",
+                    ),
+                    (
+                        "nodes \"vn-2\" is forbidden: ValidatingAdmissionPolicy 'frozen' with binding 'b' denied request: no",
+                        "ValidatingAdmissionPolicy frozen refuses it",
+                    ),
+                ] {
+                    let refused = error(verb, code, text, json!({}));
+                    assert!(
+                        matches!(refused, ApplyError::Refused { .. }),
+                        "{code} {text}: {refused:?}"
+                    );
+                    assert!(refused.to_string().contains(named), "{refused}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -418,6 +418,16 @@ async fn what_is_gone_counts_as_deleted_and_what_was_replaced_does_not() {
     let (gone, _, _) = applier(|_| failure(404, "nodes \"vn-2\" not found", json!({"kind": "nodes"})));
     let outcomes = gone.run(&pool(), &[track(TrackKind::Drain, delete())]).await;
     assert!(outcomes[0].result.is_ok());
+    let (refused, ..) = applier(|_| {
+        let text = "admission webhook \"guard\" denied the request: no such ticket";
+        failure(404, text, json!({"kind": "nodes"}))
+    });
+    let outcomes = refused.run(&pool(), &[track(TrackKind::Drain, delete())]).await;
+    assert_eq!(
+        outcomes[0].result.as_ref().unwrap_err().retry(),
+        Retry::Person,
+        "a webhook chose the code"
+    );
     let (other, _, _) = applier(|_| failure(409, "Precondition failed: UID", json!({"kind": "nodes"})));
     let outcomes = other.run(&pool(), &[track(TrackKind::Drain, delete())]).await;
     assert_eq!(outcomes[0].result.as_ref().unwrap_err().retry(), Retry::LookAgain);

@@ -31,7 +31,7 @@ pub(super) fn note(
     }
     if *answer == Answer::Accepted {
         // The server accepts again, and under these budgets: what was refused for the same cause is free as well.
-        let budgets: Vec<String> = pod.budgets.iter().map(ToString::to_string).collect();
+        let budgets: Vec<String> = pod.asked().iter().map(ToString::to_string).collect();
         memory.refusals.retain(|_, refusal| match refusal.reason {
             BlockerReason::Throttled => false,
             BlockerReason::BlockedByBudget => !budgets.contains(&refusal.object),
@@ -79,6 +79,7 @@ mod tests {
             pod: key(name),
             uid: name.into(),
             budgets: vec![key("web")],
+            exempt: false,
             turn_of: None,
             force: None,
         }
@@ -118,6 +119,7 @@ mod tests {
             &pod("c"),
             &Answer::Forbidden {
                 rbac: false,
+                by: None,
                 text: "no".into(),
             },
             at(0),
@@ -131,6 +133,7 @@ mod tests {
         let mut memory = DrainMemory::default();
         let forbidden = |rbac| Answer::Forbidden {
             rbac,
+            by: None,
             text: "no".into(),
         };
         note(&mut memory, &pod("a"), &forbidden(true), at(0));

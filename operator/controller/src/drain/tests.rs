@@ -101,6 +101,7 @@ fn order(node: i32, pods: std::ops::Range<usize>, budgets: &[&str]) -> DrainOrde
                 pod: key(&format!("web-{n}")),
                 uid: format!("uid-{n}"),
                 budgets: budgets.iter().map(|b| key(b)).collect(),
+                exempt: false,
                 turn_of: None,
                 force: None,
             })
@@ -125,6 +126,7 @@ fn budget(allowed: i32) -> Vec<Budget> {
         allowed,
         current: true,
         changed_at: jiff::Timestamp::now(),
+        ..Budget::default()
     }]
 }
 

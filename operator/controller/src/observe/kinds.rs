@@ -120,15 +120,28 @@ impl Kind for Budgets {
         let status = budget.status.unwrap_or_default();
         let allowed = status.disruptions_allowed.unwrap_or(0);
         let unchanged = before.filter(|b| b.allowed == allowed).map(|b| b.changed_at);
+        let failed = status
+            .conditions
+            .into_iter()
+            .flatten()
+            .find(|c| c.type_ == "DisruptionAllowed" && c.status == "False" && c.reason == "SyncFailed");
+        let spec = budget.spec.unwrap_or_default();
         Budget {
             key: ObjectKey {
                 namespace: budget.metadata.namespace.unwrap_or_default(),
                 name: budget.metadata.name.unwrap_or_default(),
             },
-            selector: budget.spec.and_then(|s| s.selector),
+            selector: spec.selector,
             allowed,
             current: status.observed_generation >= budget.metadata.generation,
             changed_at: unchanged.unwrap_or_else(|| self.0.steady()),
+            always_allows_unhealthy: spec.unhealthy_pod_eviction_policy.as_deref() == Some("AlwaysAllow"),
+            min_available: spec.min_available,
+            max_unavailable: spec.max_unavailable,
+            healthy: status.current_healthy.unwrap_or(0),
+            desired: status.desired_healthy.unwrap_or(0),
+            expected: status.expected_pods.unwrap_or(0),
+            sync_failed: failed.map(|c| c.message),
         }
     }
 }
@@ -259,6 +272,7 @@ impl Kind for Warnings {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use k8s_openapi::serde_json::{self, json};
 
     use super::*;
@@ -285,6 +299,29 @@ mod tests {
         let same = budgets.view(budget(0, 2), Some(&then));
         assert_eq!((same.changed_at, same.current), (Timestamp::UNIX_EPOCH, true));
         assert!(budgets.view(budget(1, 2), Some(&then)).changed_at > Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_budget_brings_what_the_servers_rule_looks_at() {
+        let mut full = budget(0, 2);
+        let overlay = json!({
+            "spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow", "minAvailable": "90%"},
+            "status": {"currentHealthy": 4, "desiredHealthy": 5, "expectedPods": 6, "conditions": [{
+                "type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed",
+                "message": "jobs.batch does not implement the scale subresource", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        });
+        let mut raw = serde_json::to_value(&full).unwrap();
+        json_patch::merge(&mut raw, &overlay);
+        full = serde_json::from_value(raw).unwrap();
+        let view = Budgets(Clock::of_host()).view(full, None);
+        assert!(view.always_allows_unhealthy);
+        assert_eq!((view.healthy, view.desired, view.expected), (4, 5, 6));
+        assert_eq!(view.min_available, Some(IntOrString::String("90%".into())));
+        assert_eq!(
+            view.sync_failed.as_deref(),
+            Some("jobs.batch does not implement the scale subresource")
+        );
     }
 
     #[test]

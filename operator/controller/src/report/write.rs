@@ -8,6 +8,7 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirec
 use kube::{Client, Resource};
 use serde::Serialize;
 use vnp_crds::{VirtualNodePool, VirtualNodePoolStatus};
+use vnp_plan::refuser::Refuser;
 
 use super::told::{News, event_name};
 use super::wording::cut;
@@ -108,6 +109,10 @@ impl Writer {
         let answer = tokio::time::timeout(WRITE_TIMEOUT, pools.patch_status(name, &params, &patch)).await;
         match answer.map_err(|_| ReportError::TimedOut)? {
             Ok(pool) => Ok(Written::Yes(pool.metadata.resource_version)),
+            // Whoever refuses at admission chooses the code: 404 is not "gone" then, and 409 no lost race.
+            Err(kube::Error::Api(status)) if Refuser::of(&status.message).is_some() => {
+                Err(ReportError::Refused(kube::Error::Api(status)))
+            }
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Written::Gone),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Written::Moved),
             Err(error) => Err(ReportError::Refused(error)),
@@ -126,7 +131,11 @@ impl Writer {
         match tokio::time::timeout(WRITE_TIMEOUT, events.create(&params, &event)).await {
             Ok(Ok(_)) => true,
             // Told within the last ten minutes, by this process or another.
-            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => true,
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_already_exists() && Refuser::of(&status.message).is_none() =>
+            {
+                true
+            }
             Ok(Err(error)) => {
                 tracing::warn!(reason = %note.reason, %error, "an event could not be told");
                 false

@@ -7,12 +7,15 @@ use jiff::SignedDuration;
 use kube::core::Status;
 use vnp_crds::BlockerReason;
 
-use super::budgets::no_disruptions;
+use super::budgets::{no_disruptions, unsynced};
 use super::order::EvictionCandidate;
 use crate::observed::ObjectKey;
+use crate::refuser::Refuser;
 
 /// Cause of every refusal that comes from a PodDisruptionBudget.
 const BUDGET_CAUSE: &str = "DisruptionBudget";
+/// What stands before the reason when the disruption controller can't work a budget out.
+const SYNC_FAILED: &str = "because it failed sync: ";
 /// Cause of a refusal to create anything in a namespace that is being deleted.
 const TERMINATING_CAUSE: &str = "NamespaceTerminating";
 /// Longest piece of a foreign text that is passed on, in characters: `status.drain.blockers` stays readable.
@@ -33,8 +36,13 @@ pub enum Answer {
     PodRaceLost,
     /// The budget allows no disruption now.
     Budget,
-    /// The disruption controller has not accounted for the budget since it changed; it never does where it can't tell
-    /// how many pods there should be (`maxUnavailable` over pods whose controller has no scale).
+    /// The disruption controller can't work the budget out, so that it allows nothing.
+    BudgetUnsynced {
+        /// Why it can't.
+        text: String,
+    },
+    /// The disruption controller has not accounted for the budget since it changed; it never does where it could not do
+    /// so from the first.
     BudgetStale {
         /// When the server wants to be asked again.
         retry_after: SignedDuration,
@@ -54,6 +62,8 @@ pub enum Answer {
     Forbidden {
         /// Permissions refuse: that holds for every pod of the namespace.
         rbac: bool,
+        /// The webhook or policy that refuses.
+        by: Option<Refuser>,
         /// The server's words without what differs from pod to pod.
         text: String,
     },
@@ -90,12 +100,13 @@ impl Answer {
                 pod,
             ),
             200..=299 => Self::Accepted,
+            // Whoever refuses at admission chooses the code.
+            _ if Refuser::of(&status.message).is_some() => refused(status, pod),
             404 => Self::Gone,
             409 => conflict(status),
             429 => too_many(reply, pod),
             500 if status.message.contains("more than one PodDisruptionBudget") => Self::SeveralBudgets,
             504 if status.message.contains("couldn't update PodDisruptionBudget") => Self::BudgetRaceLost,
-            500 if status.message.contains("failed calling webhook") => refused(status, pod),
             400..=499 => forbidden(status, pod),
             _ => Self::Unknown {
                 text: steady(&status.message, pod),
@@ -112,6 +123,7 @@ impl Answer {
             Self::BudgetRaceLost => "budget_race_lost",
             Self::PodRaceLost => "pod_race_lost",
             Self::Budget => "budget",
+            Self::BudgetUnsynced { .. } => "budget_unsynced",
             Self::BudgetStale { .. } => "budget_stale",
             Self::BudgetMapFull => "budget_map_full",
             Self::SeveralBudgets => "several_budgets",
@@ -145,6 +157,7 @@ impl Answer {
             Self::Accepted | Self::Gone | Self::OtherUid => None,
             Self::BudgetRaceLost | Self::PodRaceLost | Self::Unknown { .. } => None,
             Self::Budget => under(&no_disruptions),
+            Self::BudgetUnsynced { text } => under(&|budget| unsynced(budget, text)),
             Self::BudgetStale { .. } => under(&|budget| {
                 format!(
                     "kube-controller-manager has not accounted for PodDisruptionBudget {budget} yet; if it stays so, see \
@@ -177,7 +190,7 @@ impl Answer {
                 "the namespace is being deleted, its pods go with it; if they stay, see the namespace's conditions"
                     .to_owned(),
             )),
-            Self::Forbidden { rbac: true, text } => Some((
+            Self::Forbidden { rbac: true, text, .. } => Some((
                 BlockerReason::EvictionForbidden,
                 of.pod.namespace.clone(),
                 match of.force {
@@ -188,12 +201,31 @@ impl Answer {
                     ),
                 },
             )),
-            Self::Forbidden { rbac: false, text } => Some((
+            Self::Forbidden {
+                rbac: false,
+                by,
+                text,
+            } => Some((
                 BlockerReason::EvictionForbidden,
-                of.pod.to_string(),
-                format!("an admission policy or webhook refuses the eviction: {text}"),
+                by.as_ref().map_or_else(|| of.pod.to_string(), Refuser::object),
+                at_admission(by.as_ref(), text, of.force.is_some()),
             )),
         }
+    }
+}
+
+/// What a webhook or policy refused, in words that are the same for every pod of which it says the same.
+fn at_admission(by: Option<&Refuser>, text: &str, forced: bool) -> String {
+    let what = if forced { "deletion" } else { "eviction" };
+    match by {
+        None => format!("an admission policy or webhook refuses the {what}: {text}"),
+        Some(webhook @ Refuser::SilentWebhook(_)) => format!(
+            "{webhook} does not answer, and its failurePolicy is Fail, so the API server refuses the {what}; repair it, or set \
+             failurePolicy: Ignore: {text}"
+        ),
+        Some(refuser) => format!(
+            "{refuser} refuses the {what}; meet what it asks for, or have it let the operator's ServiceAccount through: {text}"
+        ),
     }
 }
 
@@ -209,7 +241,7 @@ fn conflict(status: &Status) -> Answer {
     }
 }
 
-/// 429: a budget, the API server's flow control, or a webhook that chose this code.
+/// 429: a budget, or the API server's flow control.
 fn too_many(reply: Reply<'_>, pod: &ObjectKey) -> Answer {
     let Reply {
         status, retry_after, ..
@@ -221,13 +253,14 @@ fn too_many(reply: Reply<'_>, pod: &ObjectKey) -> Answer {
         .map(|s| SignedDuration::from_secs(i64::from(s)));
     match (has_cause(status, BUDGET_CAUSE), wait) {
         (true, Some(retry_after)) => Answer::BudgetStale { retry_after },
-        (true, None) => Answer::Budget,
-        (false, _) if by_admission(status) => refused(status, pod),
+        (true, None) => sync_failure(status).map_or(Answer::Budget, |why| Answer::BudgetUnsynced {
+            text: steady(why, pod),
+        }),
         (false, retry_after) => Answer::FlowControl { retry_after },
     }
 }
 
-/// 403 and its neighbours: codes that a policy or webhook may choose as well.
+/// 403 and its neighbours.
 fn forbidden(status: &Status, pod: &ObjectKey) -> Answer {
     if has_cause(status, TERMINATING_CAUSE) {
         return Answer::NamespaceTerminating;
@@ -244,17 +277,24 @@ fn forbidden(status: &Status, pod: &ObjectKey) -> Answer {
 }
 
 fn refused(status: &Status, pod: &ObjectKey) -> Answer {
+    let by = Refuser::of(&status.message);
     let rbac = ["cannot create resource", "cannot delete resource"]
         .iter()
         .any(|words| status.message.contains(words));
     Answer::Forbidden {
-        rbac,
+        rbac: rbac && by.is_none(),
+        by,
         text: steady(&status.message, pod),
     }
 }
 
-fn by_admission(status: &Status) -> bool {
-    status.message.contains("admission webhook ") || status.message.contains("ValidatingAdmissionPolicy ")
+/// Why the disruption controller can't work the budget out.
+fn sync_failure(status: &Status) -> Option<&str> {
+    let causes = status.details.as_ref().map_or(&[][..], |d| &d.causes);
+    let told = causes.iter().filter(|c| c.reason == BUDGET_CAUSE);
+    told.filter_map(|c| c.message.split_once(SYNC_FAILED))
+        .map(|(_, why)| why)
+        .next()
 }
 
 fn has_cause(status: &Status, cause: &str) -> bool {
@@ -316,6 +356,7 @@ mod tests {
             pod: pod(),
             uid: "u-1".into(),
             budgets,
+            exempt: false,
             turn_of: None,
             force: None,
         }
@@ -434,6 +475,30 @@ mod tests {
             json!({"causes": [{"reason": "DisruptionBudget", "message": "negative"}]}),
         );
         assert_eq!(negative, Answer::Budget);
+    }
+
+    #[test]
+    fn a_budget_that_can_t_be_worked_out_says_why() {
+        let unsynced = by_budget(
+            "The disruption budget web does not allow evicting pods currently because it failed sync: jobs.batch does not \
+             implement the scale subresource",
+            0,
+        );
+        assert_eq!(
+            unsynced,
+            Answer::BudgetUnsynced {
+                text: "jobs.batch does not implement the scale subresource".into()
+            }
+        );
+        let (reason, object, message) = unsynced.blocker(&candidate(&["web"])).unwrap();
+        assert_eq!(
+            (reason, object.as_str()),
+            (BlockerReason::BlockedByBudget, "shop/web")
+        );
+        assert!(
+            message.contains("jobs.batch does not implement the scale subresource"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -584,8 +649,73 @@ mod tests {
         };
         assert_eq!(say(7), say(12));
         let (_, object, message) = say(7).blocker(&candidate(&[])).unwrap();
-        assert_eq!(object, "shop/web-5d9c-x7x2p");
+        assert_eq!(object, "webhook/guard");
         assert!(message.contains("<pod> busy, retry in N s"), "{message}");
+    }
+
+    #[test]
+    fn whoever_refuses_at_admission_is_named_whatever_code_and_details_it_chooses() {
+        let texts = [
+            (
+                "admission webhook \"guard\" denied the request: no",
+                "webhook/guard",
+            ),
+            (
+                "admission webhook \"guard\" denied the request without explanation",
+                "webhook/guard",
+            ),
+            (
+                "Internal error occurred: failed calling webhook \"guard\": failed to call webhook: timeout",
+                "webhook/guard",
+            ),
+            (
+                "pods \"web-5d9c-x7x2p\" is forbidden: ValidatingAdmissionPolicy 'guard' with binding 'b' denied request: no",
+                "ValidatingAdmissionPolicy/guard",
+            ),
+        ];
+        // What makes another answer of each code when the server itself gives it.
+        let details = [
+            json!({}),
+            json!({"name": "web", "kind": "pods"}),
+            json!({"name": "web", "group": "policy", "kind": "poddisruptionbudgets"}),
+            json!({"causes": [{"reason": "DisruptionBudget", "message": "m"}], "retryAfterSeconds": 10}),
+            json!({"causes": [{"reason": "NamespaceTerminating", "message": "m"}]}),
+        ];
+        for code in [400, 401, 403, 404, 409, 410, 418, 422, 429, 500, 503, 504] {
+            for ((text, named), details) in texts.iter().flat_map(|t| details.iter().map(move |d| (t, d))) {
+                let refused = failure(code, "Whatever", text, details.clone());
+                assert_eq!(refused.label(), "forbidden", "{code} {text} {details}");
+                let (reason, object, message) = refused.blocker(&candidate(&["web"])).unwrap();
+                assert_eq!(
+                    (reason, object.as_str()),
+                    (BlockerReason::EvictionForbidden, *named)
+                );
+                assert!(
+                    message.contains("guard") && !message.contains("x7x2p"),
+                    "{message}"
+                );
+                let forced = EvictionCandidate {
+                    force: std::num::NonZeroU32::new(1),
+                    ..candidate(&[])
+                };
+                let (.., message) = refused.blocker(&forced).unwrap();
+                assert!(message.contains("the deletion"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_speaks_of_permissions_is_no_lack_of_them() {
+        let quotes = failure(
+            403,
+            "Forbidden",
+            "admission webhook \"guard\" denied the request: user cannot create resource pods/eviction here",
+            json!({}),
+        );
+        assert!(
+            matches!(quotes, Answer::Forbidden { rbac: false, .. }),
+            "{quotes:?}"
+        );
     }
 
     #[test]
@@ -629,6 +759,7 @@ mod tests {
             Answer::BudgetRaceLost,
             Answer::PodRaceLost,
             Answer::Budget,
+            Answer::BudgetUnsynced { text: String::new() },
             Answer::BudgetStale {
                 retry_after: SignedDuration::ZERO,
             },
@@ -638,6 +769,7 @@ mod tests {
             Answer::NamespaceTerminating,
             Answer::Forbidden {
                 rbac: false,
+                by: None,
                 text: String::new(),
             },
             Answer::Unknown { text: String::new() },

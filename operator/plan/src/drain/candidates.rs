@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use vnp_crds::{BlockerReason, Pace};
 
-use super::budgets::{BudgetSelectors, no_disruptions};
+use super::budgets::{BudgetSelectors, Covering, no_disruptions};
 use super::health::ProviderMark;
 use super::makers::{Spared, spared};
 use super::memory::{DrainMemory, Refusal};
@@ -90,7 +90,7 @@ pub(super) fn order(
             None => {}
         }
         let budgets = if pod.finished() {
-            Vec::new()
+            Covering::default()
         } else {
             selectors.covering(pod)
         };
@@ -98,12 +98,12 @@ pub(super) fn order(
             Some(owner) if budgets.is_empty() && !pod.finished() => {
                 ordered.entry(owner).or_default().push(pod)
             }
-            _ => offer.add(scene, pod, budgets, memory, &selectors, &mut held),
+            _ => offer.add(scene, pod, &budgets, memory, &mut held),
         }
     }
     for (owner, pods) in ordered {
         if let Some(pod) = next_of(scene, owner, &pods, &mut held, plan) {
-            offer.add(scene, pod, Vec::new(), memory, &selectors, &mut held);
+            offer.add(scene, pod, &Covering::default(), memory, &mut held);
         }
     }
     returning.wake.into_iter().for_each(|at| plan.wake(at));
@@ -164,27 +164,22 @@ impl Offer<'_> {
         &mut self,
         scene: &Scene<'_>,
         pod: &BoundPod,
-        budgets: Vec<ObjectKey>,
+        budgets: &Covering<'_>,
         memory: Option<&DrainMemory>,
-        selectors: &BudgetSelectors,
         held: &mut Held,
     ) {
         let of_pod = memory.and_then(|m| m.refusals.get(&pod.uid));
         let of_namespace = || self.namespaces.get(pod.key.namespace.as_str()).copied();
+        let exempt = budgets.exempt(pod);
         if let Some(refusal) = of_pod.or_else(of_namespace) {
-            held.add(
-                refusal.reason,
-                refusal.object.clone(),
-                refusal.message.clone(),
-                refusal.since,
-            );
-        } else if let Some(spent) = selectors.spent(&budgets) {
-            held.add(
-                BlockerReason::BlockedByBudget,
-                spent.to_string(),
-                no_disruptions(spent),
-                scene.now,
-            );
+            let of_budget = Some(refusal.reason).filter(|r| *r == BlockerReason::BlockedByBudget);
+            let why = of_budget.and_then(|_| budgets.why(&refusal.object));
+            let message = why.unwrap_or_else(|| refusal.message.clone());
+            held.add(refusal.reason, refusal.object.clone(), message, refusal.since);
+        } else if let Some(spent) = budgets.spent().filter(|_| !exempt) {
+            let object = spent.to_string();
+            let message = budgets.why(&object).unwrap_or_else(|| no_disruptions(spent));
+            held.add(BlockerReason::BlockedByBudget, object, message, scene.now);
         }
         let rank = if pod.finished() {
             0
@@ -198,7 +193,8 @@ impl Offer<'_> {
             EvictionCandidate {
                 pod: pod.key.clone(),
                 uid: pod.uid.clone(),
-                budgets,
+                budgets: budgets.keys(),
+                exempt: exempt && !budgets.is_empty(),
                 turn_of: turn_of.map(|owner| owner.uid.clone()),
                 force: None,
             },

@@ -82,6 +82,7 @@ pub(super) fn order(
                 pod: pod.key.clone(),
                 uid: pod.uid.clone(),
                 budgets: Vec::new(),
+                exempt: false,
                 turn_of: None,
                 force: Some(grace(pod)),
             })

@@ -4,7 +4,7 @@
 mod abort;
 pub mod answer;
 pub mod audit;
-mod budgets;
+pub mod budgets;
 mod candidates;
 mod choose;
 mod cordon;

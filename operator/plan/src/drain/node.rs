@@ -14,6 +14,7 @@ use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
+use crate::taint_eviction::running_clock;
 
 /// How often a cordon that is gone is set again before somebody is asked.
 const RECORDONS: i32 = 3;
@@ -317,9 +318,18 @@ fn unhealthy(
     };
     let why = in_words(why, scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref));
     let message = format!(
-        "{why}, so nobody could delete its instances; the drain goes on when it is healthy; {remedy}"
+        "{why}, so nobody could delete its instances; the drain goes on when it is healthy; {remedy}{}",
+        clock(scene, ordinal)
     );
     plan.block(scene.blocker(reason, entry.name.clone(), pods, message));
+}
+
+/// What is said of pods that go although nothing is evicted.
+fn clock(scene: &Scene<'_>, ordinal: Ordinal) -> String {
+    let node = scene.seen.nodes.get(&ordinal);
+    node.map_or_else(String::new, |node| {
+        running_clock(node, scene.seen.pods_on(ordinal))
+    })
 }
 
 /// True when the cordon has been in effect for long enough: until then the scheduler may not have seen it.

@@ -38,12 +38,21 @@ pub struct EvictionCandidate {
     pub pod: ObjectKey,
     /// UID: the precondition of the eviction.
     pub uid: String,
-    /// The budgets that cover it; none for a pod that has ended, for which the server asks no budget.
+    /// The budgets that cover it; none for a pod that has ended.
     pub budgets: Vec<ObjectKey>,
+    /// As it was seen last, the server lets it go past them: it is pending, or not ready where its budget allows that.
+    pub exempt: bool,
     /// UID of its StatefulSet, whose pods leave one at a time because no budget covers them.
     pub turn_of: Option<String>,
     /// The drain's deadline has passed: it is deleted past budgets, with this grace in seconds, and not evicted.
     pub force: Option<NonZeroU32>,
+}
+
+impl EvictionCandidate {
+    /// The budgets that the server asks.
+    pub fn asked(&self) -> &[ObjectKey] {
+        if self.exempt { &[] } else { &self.budgets }
+    }
 }
 
 /// Limits of a drain, from `spec.drain`.

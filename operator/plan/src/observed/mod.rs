@@ -3,6 +3,7 @@
 
 mod controllers;
 mod node;
+mod patience;
 mod pod;
 mod scheduling;
 mod stateful_set;
@@ -20,6 +21,7 @@ use vnp_crds::VirtualNodePool;
 
 pub use controllers::{ControllerKind, ControllerKinds, Scaling, remade_by_nature};
 pub use node::{CordonOwner, Heartbeat, NodeView};
+pub use patience::{Patience, Patiences, Silence};
 pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
 pub use stateful_set::{Member, MemberState, Members, Wanted, missing};

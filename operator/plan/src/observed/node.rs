@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::Taint;
 
 use super::Term;
 
+use super::patience::Silence;
+
 /// A Node object of a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
@@ -28,6 +30,8 @@ pub struct NodeView {
     pub cordon_term: Option<String>,
     /// `status.capacity.pods`, when the Node says so.
     pub pod_capacity: Option<i64>,
+    /// Since when it carries the node lifecycle controller's taints of effect NoExecute.
+    pub no_execute: Vec<(Silence, Timestamp)>,
     /// The newest sign of life: Lease or Node status, whichever changed last.
     pub heartbeat: Option<Heartbeat>,
     /// The Node is being deleted.

@@ -3,7 +3,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vnp_crds::DaemonSetPods;
+
+use super::patience::Patiences;
 
 /// Kind in the [`ControllerKey`] of pods without a controller.
 const NAMESPACE: &str = "Namespace";
@@ -73,6 +76,8 @@ pub struct BoundPod {
     pub uid: String,
     /// `status.phase`.
     pub phase: PodPhase,
+    /// Condition `Ready` is `True`: what a PodDisruptionBudget counts as healthy.
+    pub ready: bool,
     /// `metadata.deletionTimestamp`: the moment by which it should be gone, not the moment of the request.
     pub deletion: Option<Timestamp>,
     /// `metadata.creationTimestamp`.
@@ -94,6 +99,8 @@ pub struct BoundPod {
     pub grace_seconds: Option<i64>,
     /// It can run nowhere but on virtual nodes: nodeSelector or required affinity asks for `type=virtual-kubelet`.
     pub requires_virtual: bool,
+    /// How long it stays on a Node that is not Ready.
+    pub patience: Patiences,
     /// The cloud's id of its instance, once the provider has written it.
     pub instance_id: Option<String>,
     /// What the webhook did to it.
@@ -119,9 +126,11 @@ pub struct Placed {
 /// Phase of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodPhase {
-    /// Not started yet, or unknown to this version.
+    /// Not started yet.
     #[default]
     Pending,
+    /// Its node does not tell, or the phase is one that this version does not know.
+    Unknown,
     /// Running.
     Running,
     /// Every container ended well.
@@ -249,4 +258,19 @@ pub struct Budget {
     pub current: bool,
     /// When this process saw `allowed` change last.
     pub changed_at: Timestamp,
+    /// `spec.unhealthyPodEvictionPolicy` is `AlwaysAllow`.
+    pub always_allows_unhealthy: bool,
+    /// `spec.minAvailable`.
+    pub min_available: Option<IntOrString>,
+    /// `spec.maxUnavailable`.
+    pub max_unavailable: Option<IntOrString>,
+    /// `status.currentHealthy`.
+    pub healthy: i32,
+    /// `status.desiredHealthy`.
+    pub desired: i32,
+    /// `status.expectedPods`.
+    pub expected: i32,
+    /// Why kube-controller-manager can't work it out: the message of condition `DisruptionAllowed` with reason
+    /// `SyncFailed`.
+    pub sync_failed: Option<String>,
 }

@@ -30,6 +30,7 @@ use crate::finding::{Finding, ProviderState};
 use crate::observed::{Observed, Ordinal, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step};
+use crate::taint_eviction::running_clock;
 
 /// What the drain of the same pass says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,7 +226,8 @@ fn health_findings(
             } else {
                 ProviderState::ScalingUp
             };
-            let message = format!("{}: {why}", observed.node_name(ordinal));
+            let clock = node.map_or_else(String::new, |n| running_clock(n, observed.pods_on(ordinal)));
+            let message = format!("{}: {why}{clock}", observed.node_name(ordinal));
             part.findings.push(Finding::Provider { state, message });
         }
     }

@@ -305,6 +305,7 @@ fn pod(ordinal: usize, number: u8, leaving: bool) -> BoundPod {
         },
         uid: format!("uid-{ordinal}-{number}"),
         phase: PodPhase::Running,
+        ready: true,
         deletion: leaving.then(now),
         controller: Some(PodOwner {
             api_version: "apps/v1".to_owned(),

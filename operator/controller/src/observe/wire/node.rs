@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use vnp_crds::CORDON_FIELD_MANAGER;
-use vnp_plan::observed::{CordonOwner, NodeView};
+use vnp_plan::observed::{CordonOwner, NodeView, Silence};
 
 use super::{Condition, Meta, ready};
 
@@ -68,6 +68,17 @@ struct SpecFields {
 struct NodeSpec {
     unschedulable: bool,
     taints: Vec<Taint>,
+}
+
+/// The node lifecycle controller always says since when.
+fn no_execute(taints: &[Taint]) -> Vec<(Silence, Timestamp)> {
+    let both = [Silence::Unreachable, Silence::NotReady].into_iter();
+    both.filter_map(|why| {
+        let mut of_both = taints.iter().filter(|t| t.key == why.taint());
+        let taint = of_both.find(|t| t.effect == "NoExecute")?;
+        Some((why, taint.time_added.as_ref()?.0))
+    })
+    .collect()
 }
 
 #[derive(Deserialize, Default)]
@@ -139,6 +150,7 @@ impl From<NodeWire> for SlimNode {
                 cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,
                 pod_capacity: status.capacity.pods.as_deref().and_then(count),
+                no_execute: no_execute(&spec.taints),
                 deleting: meta.deletion_timestamp.is_some(),
                 ..NodeView::default()
             },

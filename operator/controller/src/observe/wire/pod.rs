@@ -10,7 +10,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use vnp_crds::virtual_node;
 use vnp_plan::observed::{
-    BoundPod, Member, MemberState, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod, WaitingPod,
+    BoundPod, Member, MemberState, ObjectKey, Patience, Patiences, Placed, PodOwner, PodPhase, ProviderPod,
+    Silence, WaitingPod,
 };
 
 use super::{Annotations, Condition, Meta, ready};
@@ -34,7 +35,6 @@ pub struct SlimPod {
     pub bound: BoundPod,
     /// As a pod that waits for a node and may go to a virtual one.
     pub waiting: Option<WaitingPod>,
-    ready: bool,
     /// What keeps it from being Ready.
     trouble: Option<String>,
     /// Since when condition Ready says so.
@@ -51,7 +51,7 @@ impl SlimPod {
     pub fn member(&self) -> Member {
         let (state, since) = match self.bound.deletion {
             Some(deletion) => (MemberState::Terminating, Some(deletion)),
-            None if self.ready => (MemberState::Ready, self.ready_since),
+            None if self.bound.ready => (MemberState::Ready, self.ready_since),
             None => (MemberState::NotReady, self.ready_since.or(self.bound.created)),
         };
         Member {
@@ -83,7 +83,7 @@ impl SlimPod {
                 .unwrap_or_default(),
             key: self.bound.key,
             uid: self.bound.uid,
-            ready: self.ready,
+            ready: self.bound.ready,
             trouble: self.trouble,
             ready_since: self.ready_since,
             restarts: self.restarts,
@@ -124,14 +124,39 @@ struct Affinity {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Toleration {
     key: Option<String>,
     operator: Option<String>,
+    value: Option<String>,
     effect: Option<String>,
+    toleration_seconds: Option<i64>,
+}
+
+/// How long the pod stays on a Node with that taint: as the first toleration that matches says. Source: component-helpers
+/// `scheduling/corev1`, `GetMatchingTolerations`.
+fn patience(tolerations: Option<&[Toleration]>, why: Silence) -> Patience {
+    let mut all = tolerations.into_iter().flatten();
+    match all.find(|t| t.of_silence(why)).map(|t| t.toleration_seconds) {
+        None => Patience::Seconds(0),
+        Some(None) => Patience::Forever,
+        Some(Some(seconds)) => Patience::Seconds(u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)),
+    }
 }
 
 impl Toleration {
+    /// Of a taint that the node lifecycle controller sets, which has no value.
+    fn of_silence(&self, why: Silence) -> bool {
+        let said = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (key, effect) = (said(&self.key), said(&self.effect));
+        let exists = match said(&self.operator).as_str() {
+            "Exists" => true,
+            "" | "Equal" => !key.is_empty() && said(&self.value).is_empty(),
+            _ => false,
+        };
+        exists && (key.is_empty() || key == why.taint()) && (effect.is_empty() || effect == "NoExecute")
+    }
+
     /// Of the taint on virtual nodes. A value is taken for the provider's.
     fn of_virtual_nodes(&self) -> bool {
         let key = self.key.as_deref().filter(|k| !k.is_empty());
@@ -440,7 +465,8 @@ impl From<PodWire> for SlimPod {
             Some("Running") => PodPhase::Running,
             Some("Succeeded") => PodPhase::Succeeded,
             Some("Failed") => PodPhase::Failed,
-            _ => PodPhase::Pending,
+            Some("Pending") => PodPhase::Pending,
+            _ => PodPhase::Unknown,
         };
         let bound = BoundPod {
             key: ObjectKey {
@@ -449,6 +475,7 @@ impl From<PodWire> for SlimPod {
             },
             uid: metadata.uid.unwrap_or_default(),
             phase,
+            ready: ready.is_some_and(|c| c.status == "True"),
             before_deletion: metadata.deletion_timestamp.is_none().then_some(phase),
             evicted: evicted(&status.conditions),
             deletion: metadata.deletion_timestamp.map(|t| t.0),
@@ -479,6 +506,10 @@ impl From<PodWire> for SlimPod {
                 .map(|f| f.join(", ").into_boxed_str()),
             grace_seconds: spec.termination_grace_period_seconds,
             requires_virtual: requires_virtual(&spec),
+            patience: Patiences {
+                unreachable: patience(spec.tolerations.as_deref(), Silence::Unreachable),
+                not_ready: patience(spec.tolerations.as_deref(), Silence::NotReady),
+            },
             never_started,
         };
         Self {
@@ -486,7 +517,6 @@ impl From<PodWire> for SlimPod {
             node: spec.node_name.filter(|n| !n.is_empty()),
             bound,
             waiting,
-            ready: ready.is_some_and(|c| c.status == "True"),
             trouble: trouble(&status).filter(|_| ready.is_none_or(|c| c.status != "True")),
             ready_since: ready.and_then(|c| c.last_transition.as_ref()).map(|t| t.0),
             disrupted: status

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use vnp_plan::observed::{CordonOwner, MemberState, Placed, PodPhase, Term};
+use vnp_plan::observed::{CordonOwner, MemberState, Patience, Placed, PodPhase, Silence, Term};
 
 use super::node::count;
 use super::*;
@@ -102,6 +102,71 @@ fn a_pod_that_is_not_ready_says_why_in_words_that_stay() {
     let ready = json!({"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
         {"name": "vk", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 1}}}]});
     assert_eq!(of(ready), None);
+}
+
+#[test]
+fn a_phase_that_nobody_knows_is_not_taken_for_pending() {
+    let phase = |phase: Value| pod(json!({"status": {"phase": phase}})).bound.phase;
+    assert_eq!(phase(json!("Pending")), PodPhase::Pending);
+    assert_eq!(phase(json!("Unknown")), PodPhase::Unknown);
+    assert_eq!(phase(json!("Paused")), PodPhase::Unknown);
+    assert_eq!(phase(json!(null)), PodPhase::Unknown);
+}
+
+#[test]
+fn a_pods_patience_is_that_of_the_first_toleration_that_matches() {
+    let unreachable = "node.kubernetes.io/unreachable";
+    for (tolerations, seconds) in [
+        (json!([]), Some(0)),
+        (json!(null), Some(0)),
+        (json!([{"operator": "Exists"}]), None),
+        (
+            json!([{"key": unreachable, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]),
+            Some(300),
+        ),
+        (
+            json!([{"key": unreachable, "effect": "NoExecute", "tolerationSeconds": 7}]),
+            Some(7),
+        ),
+        (
+            json!([{"key": unreachable, "value": "x", "effect": "NoExecute"}]),
+            Some(0),
+        ),
+        (
+            json!([{"key": unreachable, "operator": "Exists", "effect": "NoSchedule"}]),
+            Some(0),
+        ),
+        (json!([{"key": "other", "operator": "Exists"}]), Some(0)),
+        (
+            json!([{"operator": "Exists", "tolerationSeconds": -1}, {"operator": "Exists"}]),
+            Some(0),
+        ),
+    ] {
+        let patience = pod(json!({"spec": {"tolerations": tolerations}}))
+            .bound
+            .patience
+            .unreachable;
+        assert_eq!(
+            patience,
+            seconds.map_or(Patience::Forever, Patience::Seconds),
+            "{tolerations}"
+        );
+    }
+}
+
+#[test]
+fn a_node_tells_since_when_its_pods_have_to_go() {
+    let node: SlimNode = serde_json::from_value(json!({
+        "metadata": {"name": "vn-0", "uid": "u"},
+        "spec": {"taints": [
+            {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule", "timeAdded": "2026-11-01T00:00:00Z"},
+            {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-11-01T00:00:23Z"},
+            {"key": "virtual-kubelet.io/provider", "value": "alibabacloud", "effect": "NoSchedule"},
+        ]},
+    }))
+    .unwrap();
+    let since: Timestamp = "2026-11-01T00:00:23Z".parse().unwrap();
+    assert_eq!(node.view.no_execute, [(Silence::Unreachable, since)]);
 }
 
 #[test]

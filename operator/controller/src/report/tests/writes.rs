@@ -20,8 +20,8 @@ use crate::runtime::metrics::Metrics;
 /// One request: method, path with query, body.
 type Call = (Method, String, Value);
 
-/// Answers status writes with `status` and events with `event`; 200 echoes the object with resourceVersion 105.
-fn server(status: StatusCode, event: StatusCode) -> (Client, Arc<Mutex<Vec<Call>>>) {
+/// Answers status writes with `status` and events with `event`, failures with `message`; 200 echoes the object with resourceVersion 105.
+fn server(status: StatusCode, event: StatusCode, message: &'static str) -> (Client, Arc<Mutex<Vec<Call>>>) {
     let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
     let log = Arc::clone(&calls);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -41,7 +41,7 @@ fn server(status: StatusCode, event: StatusCode) -> (Client, Arc<Mutex<Vec<Call>
                 object
             } else {
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(),
-                       "reason": code.canonical_reason().unwrap().replace(' ', ""), "message": "no"})
+                       "reason": code.canonical_reason().unwrap().replace(' ', ""), "message": message})
             };
             log.lock()
                 .unwrap()
@@ -61,7 +61,11 @@ struct Bench {
 
 impl Bench {
     fn new(status: StatusCode, event: StatusCode) -> Self {
-        let (client, calls) = server(status, event);
+        Self::saying(status, event, "no")
+    }
+
+    fn saying(status: StatusCode, event: StatusCode, message: &'static str) -> Self {
+        let (client, calls) = server(status, event, message);
         let claim = Claim::lasting();
         let reporter = Reporter::new(client, claim.clone(), Metrics::default(), "operator-0".to_owned());
         Self {
@@ -176,6 +180,15 @@ async fn answers_are_told_apart() {
     let forbidden = Bench::new(StatusCode::FORBIDDEN, StatusCode::CREATED);
     let answer = forbidden.attempt(&Value::Null, "100", &settled(), 0).await;
     assert!(matches!(answer, Err(ReportError::Refused(_))), "{answer:?}");
+    for code in [StatusCode::CONFLICT, StatusCode::NOT_FOUND] {
+        let text = "admission webhook \"guard\" denied the request: no";
+        let webhook = Bench::saying(code, StatusCode::CREATED, text);
+        let answer = webhook.attempt(&Value::Null, "100", &settled(), 0).await;
+        assert!(
+            matches!(answer, Err(ReportError::Refused(_))),
+            "a webhook chose {code}: {answer:?}"
+        );
+    }
 }
 
 #[tokio::test]

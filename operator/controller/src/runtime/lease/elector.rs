@@ -5,6 +5,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 use vnp_plan::observed::Term;
+use vnp_plan::refuser::Refuser;
 
 use super::election::{Attempt, Election};
 use super::{Claim, LEASE_NAME, LeaseLost, Timing};
@@ -187,8 +188,13 @@ impl Elector {
                 }
                 Ok(true)
             }
-            // 409 on create: somebody was faster; on replace: it changed. 404: it was deleted.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            // 409 on create: somebody was faster; on replace: it changed. 404: it was deleted. Not so when a webhook chose
+            // the code.
+            Err(kube::Error::Api(status))
+                if matches!(status.code, 404 | 409) && Refuser::of(&status.message).is_none() =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -222,6 +228,8 @@ mod tests {
         lease: Option<Value>,
         version: u64,
         down: bool,
+        /// A webhook refuses writes with that code.
+        refuses: Option<u16>,
     }
 
     impl Server {
@@ -255,6 +263,11 @@ mod tests {
             };
             if store.down {
                 return failure(500);
+            }
+            if let Some(code) = store.refuses.filter(|_| method != Method::GET) {
+                let (code, mut refusal) = failure(code);
+                refusal["message"] = json!("admission webhook \"guard\" denied the request: no");
+                return (code, refusal);
             }
             match (method, body, store.lease.clone()) {
                 (&Method::GET, _, None) => return failure(404),
@@ -317,6 +330,16 @@ mod tests {
             began.elapsed()
         );
         assert_eq!(claim.check(), Err(LeaseLost));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_webhook_that_refuses_the_lease_is_no_other_leader() {
+        for code in [404, 409] {
+            let server = Server::default();
+            server.0.lock().unwrap().refuses = Some(code);
+            let answer = server.elector().try_once().await;
+            assert!(matches!(answer, Err(LeaseError::Api(_))), "{code}: {answer:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

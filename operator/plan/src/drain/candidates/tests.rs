@@ -228,12 +228,76 @@ fn pods_of_a_statefulset_leave_one_at_a_time_unless_a_budget_covers_them() {
         allowed: 1,
         current: true,
         changed_at: after(-600),
+        ..Budget::default()
     };
     seen.budgets = Arc::new(vec![budget]);
     assert_eq!(
         offered(&plan_at(&seen, 2, now())),
         ["db-0", "db-1", "kv-0", "web"]
     );
+}
+
+/// Nine healthy pods hold the budget; what the server lets go past it is not held, wherever it sorts.
+#[test]
+fn what_the_server_lets_go_past_a_spent_budget_is_not_held_by_ours() {
+    let healthy = (0..9).map(|n| pod(&format!("a-{n}")));
+    let like = |name: &str, phase, ready| BoundPod {
+        phase,
+        ready,
+        ..pod(name)
+    };
+    let mut pods: Vec<BoundPod> = healthy.collect();
+    pods.push(like("z-pending", PodPhase::Pending, false));
+    pods.push(like("z-unknown", PodPhase::Unknown, false));
+    pods.push(like("z-unready", PodPhase::Running, false));
+    let mut seen = draining(json!({}), pods);
+    let spent = Budget {
+        key: ObjectKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        },
+        selector: Some(Default::default()),
+        current: true,
+        healthy: 9,
+        desired: 10,
+        expected: 12,
+        ..Budget::default()
+    };
+    let exempt = |plan: &DrainPlan| -> Vec<String> {
+        let pods = plan.orders[0].pods.iter().filter(|p| p.exempt);
+        pods.map(|p| p.pod.name.clone()).collect()
+    };
+    for (budget, passes) in [
+        (spent.clone(), vec!["z-pending"]),
+        (
+            Budget {
+                always_allows_unhealthy: true,
+                ..spent.clone()
+            },
+            vec!["z-pending", "z-unknown", "z-unready"],
+        ),
+        (
+            Budget {
+                healthy: 10,
+                ..spent.clone()
+            },
+            vec!["z-pending", "z-unknown", "z-unready"],
+        ),
+        (Budget { desired: 0, ..spent }, vec!["z-pending"]),
+    ] {
+        seen.budgets = Arc::new(vec![budget]);
+        let plan = plan_at(&seen, 2, now());
+        assert_eq!(exempt(&plan), passes);
+        let held = i32::try_from(12 - passes.len()).unwrap();
+        assert_eq!(
+            blocked(&plan),
+            [(BlockerReason::BlockedByBudget, "shop/web".to_owned(), held)]
+        );
+        assert!(
+            plan.orders[0].pods.iter().all(|p| p.budgets.len() == 1),
+            "named all the same"
+        );
+    }
 }
 
 #[test]
@@ -458,6 +522,7 @@ proptest! {
             selector: serde_json::from_value(selector).unwrap(),
             key: ObjectKey { namespace: "shop".to_owned(), name: "b".to_owned() },
             current: true, allowed: 1, changed_at: now(),
+            ..Budget::default()
         }]);
         for set in ["x", "y"] {
             let owned = pods.iter().filter(|p| p.stateful_set().is_some_and(|o| o.name == set));

@@ -179,7 +179,7 @@ impl Gate {
         self.used_at = now;
         match answer {
             Answer::Accepted => self.accepted(sent_at, probe, cap, now),
-            Answer::Budget => {
+            Answer::Budget | Answer::BudgetUnsynced { .. } => {
                 // 15 s, then every 30 s, each up to 15 % earlier.
                 let (from, to) = if self.tries == 0 {
                     (12.75, 15.0)

@@ -30,12 +30,20 @@ pub(super) fn held_until(
     };
     match answer {
         // The gate says when.
-        Answer::Budget | Answer::BudgetStale { .. } | Answer::BudgetMapFull if gated => now,
-        Answer::SeveralBudgets if gated && budgets > 1 => now,
-        // The server knows a budget that we have not seen yet.
-        Answer::Budget | Answer::BudgetStale { .. } | Answer::BudgetMapFull => {
-            between(12.75, 15.0, uid, tries, now)
+        Answer::Budget
+        | Answer::BudgetUnsynced { .. }
+        | Answer::BudgetStale { .. }
+        | Answer::BudgetMapFull
+            if gated =>
+        {
+            now
         }
+        Answer::SeveralBudgets if gated && budgets > 1 => now,
+        // The server knows a budget that we have not seen yet, or the pod is ready by now.
+        Answer::Budget
+        | Answer::BudgetUnsynced { .. }
+        | Answer::BudgetStale { .. }
+        | Answer::BudgetMapFull => between(12.75, 15.0, uid, tries, now),
         Answer::SeveralBudgets | Answer::NamespaceTerminating => between(30.0, 60.0, uid, tries, now),
         // A webhook may refuse thousands of pods one by one; each is asked less and less.
         Answer::Forbidden { .. } => doubled(60.0, 240.0),

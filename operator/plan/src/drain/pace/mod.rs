@@ -175,12 +175,15 @@ impl Throttle {
             .iter()
             .map(|p| (p.uid.as_str(), p.force.is_some()))
             .collect();
-        self.forget_pods(|uid, asked| {
-            asked.node == order.node && asked.pool == pool && !offered.contains(&(uid, asked.forced))
+        self.leave(|uid, asked| {
+            let same_node = asked.node == order.node && asked.pool == pool;
+            (same_node && !offered.contains(&(uid, asked.forced)))
+                .then(|| offered.contains(&(uid, !asked.forced)))
         });
     }
 
-    /// The node has no order any more: nothing is sent for it from now on, and what left it fills no window.
+    /// The node has no order any more: nothing is sent for it from now on, and what left it fills no window. The refused
+    /// pods keep their place in the round: each edit of the pool takes its orders back for a moment.
     pub fn withdraw(&mut self, pool: &str, node: &str) {
         self.turns.done(pool, node);
         if let Some(state) = self.pools.get_mut(pool) {
@@ -188,7 +191,27 @@ impl Throttle {
             state.outflow.leave(node);
             state.turns.keep(|other| other != node);
         }
-        self.forget_pods(|_, asked| asked.pool == pool && asked.node == node);
+        self.leave(|_, asked| (asked.pool == pool && asked.node == node).then_some(false));
+    }
+
+    /// For pods of which `which` says something: true forgets them, false leaves the refused ones their place in the round
+    /// and nothing else.
+    fn leave(&mut self, which: impl Fn(&str, &Asked) -> Option<bool>) {
+        self.forget_pods(|uid, asked| {
+            which(uid, asked).is_some_and(|wholly| wholly || !matches!(asked.state, State::Held(_)))
+        });
+        for (uid, asked) in &mut self.pods {
+            if let State::Held(_) = asked.state
+                && which(uid, asked).is_some()
+            {
+                if let Some(pool) = self.pools.get_mut(&asked.pool).filter(|_| asked.counts) {
+                    pool.leaving = pool.leaving.saturating_sub(1);
+                }
+                asked.counts = false;
+                asked.tries = 0;
+                asked.state = State::Held(asked.at);
+            }
+        }
     }
 
     fn forget_pods(&mut self, which: impl Fn(&str, &Asked) -> bool) {
@@ -239,15 +262,15 @@ impl Throttle {
             state.leaving += 1;
         }
         let mut probe = false;
-        if !pod.budgets.is_empty() {
+        if !pod.asked().is_empty() {
             let gate = self
                 .gates
-                .entry(pod.budgets.clone())
+                .entry(pod.asked().to_vec())
                 .or_insert_with(|| gate_of(pod, now));
             probe = gate.verdict(now) == Verdict::Probe;
             gate.sent(now);
         }
-        for budget in &pod.budgets {
+        for budget in pod.asked() {
             *self.under.entry(budget.clone()).or_default() += 1;
         }
         let cap = order.limits.max_per_budget;
@@ -279,13 +302,13 @@ impl Throttle {
         };
         let sent_at = asked.at;
         self.in_flight = self.in_flight.saturating_sub(1);
-        for budget in &pod.budgets {
+        for budget in pod.asked() {
             if let Some(count) = self.under.get_mut(budget) {
                 *count = count.saturating_sub(1);
             }
         }
         self.under.retain(|_, count| *count > 0);
-        let gate = self.gates.get_mut(&pod.budgets);
+        let gate = self.gates.get_mut(pod.asked());
         let gated = gate.is_some();
         if let Some(gate) = gate {
             gate.answered(answer, sent_at, *probe, *cap, now);
@@ -312,7 +335,7 @@ impl Throttle {
                 uid,
                 asked.tries,
                 gated,
-                pod.budgets.len(),
+                pod.asked().len(),
                 now,
             )),
         };
@@ -333,6 +356,6 @@ impl Throttle {
 }
 
 fn gate_of(pod: &EvictionCandidate, now: Timestamp) -> Gate {
-    let names: Vec<String> = pod.budgets.iter().map(ToString::to_string).collect();
-    Gate::new(names.join(","), pod.budgets.len() > 1, now)
+    let names: Vec<String> = pod.asked().iter().map(ToString::to_string).collect();
+    Gate::new(names.join(","), pod.asked().len() > 1, now)
 }

@@ -74,19 +74,19 @@ impl Throttle {
     }
 
     fn verdict(&self, pod: &EvictionCandidate, limits: &DrainLimits, now: Timestamp) -> Verdict {
-        if pod.budgets.is_empty() {
+        if pod.asked().is_empty() {
             return Verdict::Open;
         }
         let cap = limits.max_per_budget.max(1);
         if pod
-            .budgets
+            .asked()
             .iter()
             .any(|b| self.under.get(b).is_some_and(|count| *count >= cap))
         {
             return Verdict::Shut(None);
         }
         self.gates
-            .get(&pod.budgets)
+            .get(pod.asked())
             .map_or_else(|| gate_of(pod, now).verdict(now), |gate| gate.verdict(now))
     }
 }

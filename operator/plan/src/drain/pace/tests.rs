@@ -29,6 +29,7 @@ fn candidate(name: &str, budgets: &[&str]) -> EvictionCandidate {
         pod: key(name),
         uid: format!("uid-{name}"),
         budgets: budgets.iter().map(|b| key(b)).collect(),
+        exempt: false,
         turn_of: None,
         force: None,
     }
@@ -41,6 +42,7 @@ fn budget(name: &str, allowed: i32, changed_at: Timestamp) -> Budget {
         allowed,
         current: true,
         changed_at,
+        ..Budget::default()
     }
 }
 
@@ -253,6 +255,75 @@ fn a_blocked_budget_is_probed_with_one_pod_after_15_s_and_then_every_30_s() {
 }
 
 #[test]
+fn a_pod_that_its_budget_lets_go_does_not_wait_behind_those_that_it_holds() {
+    let mut pods = many(50, &["web"]);
+    pods.push(EvictionCandidate {
+        exempt: true,
+        ..candidate("zz-unready", &["web"])
+    });
+    let order = order(pods, vec![budget("web", 0, at(-1000))]);
+    let mut throttle = Throttle::new(None, at(0));
+    throttle.begin(POOL, &order, at(0));
+    let sent = send(&mut throttle, &order, at(0));
+    assert_eq!(sent.len(), 2, "it and one probe: {sent:?}");
+    assert!(sent.contains(&"uid-zz-unready".to_owned()), "{sent:?}");
+    for uid in &sent {
+        let answer = if uid.contains("unready") {
+            Answer::Accepted
+        } else {
+            Answer::Budget
+        };
+        throttle.answered(uid, &answer, at(100));
+    }
+    assert!(
+        send(&mut throttle, &order, at(1000)).is_empty(),
+        "that it went says nothing of the budget"
+    );
+}
+
+/// Each edit of the pool takes its orders back for a moment.
+#[test]
+fn an_edit_does_not_start_the_round_anew() {
+    let order = order(many(6, &["web"]), vec![budget("web", 0, at(-1000))]);
+    let mut throttle = Throttle::new(None, at(0));
+    throttle.begin(POOL, &order, at(0));
+    let mut now = at(0);
+    let mut probed = Vec::new();
+    for _ in 0..6 {
+        let sent = send(&mut throttle, &order, now);
+        probed.extend(sent.iter().cloned());
+        for uid in &sent {
+            throttle.answered(uid, &Answer::Budget, now);
+        }
+        throttle.withdraw(POOL, &order.node);
+        throttle.begin(POOL, &order, now);
+        now = waits_until(&mut throttle, &order, now).unwrap().0;
+    }
+    let round: BTreeSet<&String> = probed.iter().collect();
+    assert_eq!((probed.len(), round.len()), (6, 6), "{probed:?}");
+}
+
+#[test]
+fn after_an_edit_what_was_refused_for_itself_is_asked_at_once_and_fills_no_window() {
+    let mut order = order(many(2, &[]), vec![]);
+    order.limits.max_terminating = 2;
+    let mut throttle = Throttle::new(None, at(0));
+    throttle.begin(POOL, &order, at(0));
+    for uid in send(&mut throttle, &order, at(0)) {
+        let refused = Answer::Forbidden {
+            rbac: false,
+            by: None,
+            text: String::new(),
+        };
+        throttle.answered(&uid, &refused, at(100));
+    }
+    assert!(send(&mut throttle, &order, at(5000)).is_empty());
+    throttle.withdraw(POOL, &order.node);
+    throttle.begin(POOL, &order, at(5000));
+    assert_eq!(send(&mut throttle, &order, at(5000)).len(), 2);
+}
+
+#[test]
 fn a_budget_that_is_freed_is_asked_at_once() {
     let mut order = order(many(50, &["web"]), vec![budget("web", 0, at(-1000))]);
     let mut throttle = Throttle::new(None, at(0));
@@ -390,6 +461,7 @@ fn a_namespace_without_permission_is_not_asked_pod_by_pod() {
         &order.pods[index].uid,
         &Answer::Forbidden {
             rbac: true,
+            by: None,
             text: String::new(),
         },
         at(10),
@@ -479,6 +551,7 @@ impl Server {
                     allowed: known.0,
                     current: true,
                     changed_at: at(known.1),
+                    ..Budget::default()
                 }
             })
             .collect();

@@ -176,6 +176,7 @@ fn force_takes_every_pod_after_it_was_announced_and_stored() {
         allowed: 0,
         current: true,
         changed_at: now(),
+        ..Budget::default()
     }]);
 
     let first = pass(&mut seen, 2, now());
