@@ -146,6 +146,13 @@ mod tests {
         let mut later = seen.clone();
         set_fence(&mut later, &crate::testing::fence_of(2, "node-2"));
         assert_eq!(remember(&later, after(1)).other_fence, None);
-        assert!(later.workload.unwrap().annotation(SHRINKING_ANNOTATION).is_some());
+        assert!(
+            later
+                .workload
+                .there()
+                .unwrap()
+                .annotation(SHRINKING_ANNOTATION)
+                .is_some()
+        );
     }
 }

@@ -371,7 +371,7 @@ fn a_ripe_node_is_shrunk_away_with_every_test_in_the_patch() {
     let Some(Step::Shrink(shrink)) = plan.steps.last() else {
         panic!("{:?}", plan.steps)
     };
-    let mut raw = ripe().workload.unwrap().raw.clone();
+    let mut raw = ripe().workload.there().unwrap().raw.clone();
     json_patch::patch(&mut raw, shrink.patch()).unwrap();
     assert_eq!(raw["spec"]["replicas"], 2);
     for (pointer, other) in [
@@ -383,7 +383,7 @@ fn a_ripe_node_is_shrunk_away_with_every_test_in_the_patch() {
         ),
         ("/spec/replicas", json!(4)),
     ] {
-        let mut moved = ripe().workload.unwrap().raw.clone();
+        let mut moved = ripe().workload.there().unwrap().raw.clone();
         *moved.pointer_mut(pointer).unwrap() = other;
         assert!(
             json_patch::patch(&mut moved, shrink.patch()).is_err(),

@@ -163,7 +163,7 @@ mod tests {
             .as_array_mut()
             .unwrap()
             .push(variable);
-        seen.workload = Some(Arc::new(Workload::new(raw)));
+        seen.workload = Workload::new(raw).into();
         let Some(Misfit::All(message)) = misfit(&seen) else {
             panic!()
         };

@@ -201,8 +201,7 @@ fn take_over(observed: &Observed, workload: &Workload, acceptance: &Acceptance, 
     }
 }
 
-/// Providers that are not healthy. One whose Node was never seen is still coming up.
-/// Sick providers of wanted nodes. Those of nodes that go are the drain's business: it restarts them itself.
+/// Sick providers of wanted nodes. One whose Node was never seen is still coming up. Those of nodes that go are the drain's business: it restarts them itself.
 fn health_findings(
     observed: &Observed,
     workload: &Workload,
@@ -226,6 +225,7 @@ fn health_findings(
             } else {
                 ProviderState::ScalingUp
             };
+            let node = observed.nodes.get(&ordinal);
             let clock = node.map_or_else(String::new, |n| running_clock(n, observed.pods_on(ordinal)));
             let message = format!("{}: {why}{clock}", observed.node_name(ordinal));
             part.findings.push(Finding::Provider { state, message });

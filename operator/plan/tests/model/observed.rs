@@ -261,6 +261,8 @@ fn node(view: &View, ordinal: usize, beats: u8) -> Option<NodeView> {
         resource_version: node
             .cordon
             .map_or_else(|| "free".to_owned(), |term| term_of(term).to_string()),
+        taints: Vec::new(),
+        no_execute: Vec::new(),
         unschedulable: node.cordon.is_some(),
         cordon_term: node.cordon.map(|term| term_of(term).to_string()),
         cordon_owner: if node.cordon.is_some() {

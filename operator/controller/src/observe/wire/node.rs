@@ -145,12 +145,12 @@ impl From<NodeWire> for SlimNode {
                 uid: meta.uid.unwrap_or_default(),
                 labels: meta.labels.unwrap_or_default(),
                 ready: ready.is_some_and(|c| c.status == "True"),
-                taints: spec.taints,
                 unschedulable: spec.unschedulable,
                 cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,
                 pod_capacity: status.capacity.pods.as_deref().and_then(count),
                 no_execute: no_execute(&spec.taints),
+                taints: spec.taints,
                 deleting: meta.deletion_timestamp.is_some(),
                 ..NodeView::default()
             },

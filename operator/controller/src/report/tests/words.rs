@@ -419,7 +419,7 @@ fn a_workload_with_fewer_replicas_than_wanted_is_not_as_specified() {
     let mut story = Story::of(pool(json!({})));
     let mut raw = workload().raw;
     raw["spec"]["replicas"] = json!(1);
-    story.observed.workload = Some(std::sync::Arc::new(Workload::new(raw)));
+    story.observed.workload = Workload::new(raw).into();
     let report = story.pass(&settled(), 0);
     let condition = report.status.condition(ConditionType::ProviderReady).unwrap();
     assert_eq!(condition.status, "False");
@@ -581,7 +581,7 @@ fn a_refused_pool_is_not_provisioning() {
         message: "StatefulSet kube-system/virtual-node-eci does not exist".to_owned(),
     };
     let mut story = Story::of(pool(json!({})));
-    story.observed.workload = None;
+    story.observed.workload = vnp_plan::observed::WorkloadSeen::Absent;
     let mut plan = saying([refused(Reason::WorkloadNotFound), absent]);
     plan.facts.nodes = 0;
     let report = story.pass(&plan, 0);
