@@ -49,7 +49,7 @@ mod tests {
     use vnp_crds::BlockerReason;
 
     use super::*;
-    use crate::finding::Finding;
+    use crate::finding::{Finding, ProviderState};
     use crate::observed::{Patiences, PodPhase};
     use crate::pass::plan;
     use crate::testing::{after, bind, node, now, observed, pod, pool, set_our_cordon, with_node};
@@ -131,7 +131,10 @@ mod tests {
         };
         let wanted = plan(&sick(3), now());
         let told = wanted.findings.iter().find_map(|f| match f {
-            Finding::Provider { message, .. } => Some(message.clone()),
+            Finding::Provider {
+                state: ProviderState::Unhealthy,
+                message,
+            } => Some(message.clone()),
             _ => None,
         });
         let message = told.unwrap();
