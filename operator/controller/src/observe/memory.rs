@@ -214,9 +214,9 @@ impl DrainMemories {
         });
     }
 
-    /// Takes over what a plan says: the settles that are valid, and which ordinals drain, and how far they are. What belongs to a drain is
-    /// forgotten for ordinals that don't; what the cloud has to delete is not. A plan made before the clock was corrected
-    /// (see [`Self::corrected`]) begins no settle.
+    /// Takes over what a plan says: the settles that are valid, which ordinals drain, and how far they are. What belongs to a
+    /// drain is forgotten for ordinals that don't; what the cloud has to delete is not. A plan made before the clock was
+    /// corrected (see [`Self::corrected`]) begins no settle.
     pub fn take_plan(
         &self,
         pool_uid: &str,
