@@ -20,7 +20,7 @@ use serde_json::Value;
 use vnp_crds::VirtualNodePool;
 
 pub use controllers::{ControllerKind, ControllerKinds, Scaling, remade_by_nature};
-pub use node::{CordonOwner, Heartbeat, NodeView};
+pub use node::{CordonOwner, Heartbeat, NodeTrace, NodeView, UnclaimedNode};
 pub use patience::{Patience, Patiences, Silence};
 pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};

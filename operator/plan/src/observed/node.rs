@@ -50,6 +50,36 @@ impl NodeView {
     }
 }
 
+/// A Node with what tells whose it is, as it stood in a complete list of all Nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeTrace {
+    /// `metadata.name`.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Keys of `spec.taints`.
+    pub taints: Vec<String>,
+    /// `status.addresses`, of whatever type.
+    pub addresses: Vec<String>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// `lastHeartbeatTime` of condition `Ready`, or `renewTime` of its Lease, whichever is later.
+    pub beat: Option<Timestamp>,
+    /// `spec.holderIdentity` of its Lease.
+    pub lease_holder: Option<String>,
+}
+
+/// A virtual node that bears no name of a pool's node, and what is bound to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UnclaimedNode {
+    /// The Node.
+    pub node: NodeTrace,
+    /// Pods bound to it, mirror pods left out.
+    pub pods: usize,
+    /// There are more than `pods` says: the list was not read to its end.
+    pub more: bool,
+}
+
 /// Who owns `spec.unschedulable: true` of a Node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CordonOwner {

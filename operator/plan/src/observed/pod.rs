@@ -86,7 +86,8 @@ pub struct BoundPod {
     pub labels: BTreeMap<String, String>,
     /// The ownerReference with `controller: true`.
     pub controller: Option<PodOwner>,
-    /// It has annotation `kubernetes.io/config.mirror`.
+    /// A static pod's mirror: annotation `kubernetes.io/config.mirror`, and its Node for a controller. Anybody may set the
+    /// annotation alone.
     pub mirror: bool,
     /// Names of its own finalizers, `a, b`; `None` without any.
     pub finalizers: Option<Box<str>>,
@@ -243,6 +244,12 @@ pub struct ProviderPod {
     pub owner_uids: Vec<String>,
     /// Image of each container by name.
     pub images: BTreeMap<String, String>,
+    /// `status.podIPs`.
+    pub addresses: Vec<String>,
+    /// `spec.nodeName`: the ordinary node that it runs on.
+    pub host: Option<String>,
+    /// A container of it started at some time, whether it runs now or not.
+    pub ran: bool,
 }
 
 /// A PodDisruptionBudget.

@@ -129,13 +129,10 @@ fn condition(name: &str, expression: impl Into<String>) -> MatchCondition {
 /// What no selector tells, in CEL.
 fn conditions(asked: &Asked<'_>) -> Vec<MatchCondition> {
     let mut conditions = vec![
+        // Mirror pods are among these. Without a node, their annotation is nobody's but the user's.
         condition(
             "not-bound",
             "!has(object.spec.nodeName) || object.spec.nodeName == ''",
-        ),
-        condition(
-            "not-a-mirror",
-            "!has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)",
         ),
         condition(
             "not-of-a-daemonset",

@@ -134,11 +134,12 @@ impl PodView {
     pub(super) fn aloof(&self) -> Option<Aloof> {
         let owners = self.metadata.owner_references.iter().flatten();
         let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+        let of_kind = |kind: &'static str| move |owner: &OwnerReference| owner.kind == kind;
         if self.spec.node_name.as_ref().is_some_and(|node| !node.is_empty()) {
             Some(Aloof::Bound)
-        } else if self.annotation(MIRROR_ANNOTATION).is_some() {
+        } else if self.annotation(MIRROR_ANNOTATION).is_some() && controllers.clone().any(of_kind("Node")) {
             Some(Aloof::Mirror)
-        } else if controllers.any(|owner| owner.kind == "DaemonSet") {
+        } else if controllers.any(of_kind("DaemonSet")) {
             Some(Aloof::DaemonSet)
         } else if self.label(WEBHOOK_LABEL) == Some(WEBHOOK_DISABLED) {
             Some(Aloof::Disabled)

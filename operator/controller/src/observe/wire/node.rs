@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use vnp_crds::CORDON_FIELD_MANAGER;
-use vnp_plan::observed::{CordonOwner, NodeView, Silence};
+use vnp_plan::observed::{CordonOwner, NodeTrace, NodeView, Silence};
 
 use super::{Condition, Meta, ready};
 
@@ -20,6 +20,22 @@ pub struct SlimNode {
     pub view: NodeView,
     /// `lastHeartbeatTime` of condition Ready.
     pub status_beat: Option<Timestamp>,
+    addresses: Vec<String>,
+}
+
+impl SlimNode {
+    /// As a Node of which nobody knows yet whose it is, without what its Lease says.
+    pub fn trace(self) -> NodeTrace {
+        NodeTrace {
+            name: self.view.name,
+            labels: self.view.labels,
+            taints: self.view.taints.into_iter().map(|t| t.key).collect(),
+            addresses: self.addresses,
+            ready: self.view.ready,
+            beat: self.status_beat,
+            lease_holder: None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,6 +102,13 @@ fn no_execute(taints: &[Taint]) -> Vec<(Silence, Timestamp)> {
 struct NodeStatus {
     capacity: Capacity,
     conditions: Vec<Condition>,
+    addresses: Vec<Address>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Address {
+    address: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -140,6 +163,7 @@ impl From<NodeWire> for SlimNode {
         Self {
             metadata: meta.identity(),
             status_beat: ready.and_then(|c| c.last_heartbeat.as_ref()).map(|t| t.0),
+            addresses: status.addresses.into_iter().map(|a| a.address).collect(),
             view: NodeView {
                 name: meta.name.unwrap_or_default(),
                 uid: meta.uid.unwrap_or_default(),

@@ -42,6 +42,9 @@ pub struct SlimPod {
     /// An eviction or another disruption is its end.
     disrupted: bool,
     restarts: i32,
+    /// A container left a trace of having been started.
+    ran: bool,
+    addresses: Vec<String>,
     owner_uids: Vec<String>,
     images: BTreeMap<String, String>,
 }
@@ -91,6 +94,9 @@ impl SlimPod {
             deleting: self.bound.deletion.is_some(),
             owner_uids: self.owner_uids,
             images: self.images,
+            addresses: self.addresses,
+            host: self.node,
+            ran: self.ran,
         }
     }
 }
@@ -211,11 +217,17 @@ struct PodStatus {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
-    pod_ips: Vec<IgnoredAny>,
+    pod_ips: Vec<PodIp>,
     conditions: Vec<Condition>,
     container_statuses: Vec<ContainerStatus>,
     init_container_statuses: Vec<ContainerStatus>,
     ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -277,15 +289,29 @@ fn never_started(metadata: &Meta, status: &PodStatus) -> bool {
         .as_ref()
         .is_some_and(|a| a.eci_instance.is_some() || a.acs_instance.is_some());
     let addressed = status.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty()) || !status.pod_ips.is_empty();
-    let containers = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .chain(&status.ephemeral_container_statuses);
-    status.phase.as_deref() == Some("Pending")
-        && !instance
-        && !addressed
-        && !containers.into_iter().any(ContainerStatus::began)
+    status.phase.as_deref() == Some("Pending") && !instance && !addressed && !status.began()
+}
+
+/// The Node that a static pod's mirror belongs to has made the mirror, and owns it. The annotation alone proves nothing:
+/// anybody may write it, and `spec.nodeName`, into a new pod. Source: kubelet, `pkg/kubelet/pod/mirror_client.go`.
+fn mirror(metadata: &Meta, node: Option<&str>) -> bool {
+    let annotated = metadata.annotations.as_ref().is_some_and(|a| a.mirror.is_some());
+    let owners = metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|o| o.controller == Some(true));
+    annotated
+        && controllers.any(|o| o.api_version == "v1" && o.kind == "Node" && Some(o.name.as_str()) == node)
+}
+
+impl PodStatus {
+    /// A container of any kind left a trace of having been started.
+    fn began(&self) -> bool {
+        let containers = self
+            .container_statuses
+            .iter()
+            .chain(&self.init_container_statuses)
+            .chain(&self.ephemeral_container_statuses);
+        containers.into_iter().any(ContainerStatus::began)
+    }
 }
 
 /// Longest cause that is repeated from a pod's status, in characters.
@@ -449,6 +475,8 @@ impl From<PodWire> for SlimPod {
         let identity = metadata.identity();
         let never_started = never_started(&metadata, &status);
         let waiting = waiting(&metadata, &spec, &status);
+        let mirror = mirror(&metadata, spec.node_name.as_deref());
+        let ran = status.began();
         let ready = ready(&status.conditions);
         let owners = metadata.owner_references.unwrap_or_default();
         let controller = owners
@@ -483,7 +511,7 @@ impl From<PodWire> for SlimPod {
             undisturbed: undisturbed(&annotations, metadata.labels.as_ref()),
             labels: metadata.labels.unwrap_or_default(),
             controller,
-            mirror: annotations.mirror.is_some(),
+            mirror,
             instance_id: annotations
                 .eci_instance
                 .or(annotations.acs_instance)
@@ -527,6 +555,8 @@ impl From<PodWire> for SlimPod {
                 .container_statuses
                 .iter()
                 .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
+            ran,
+            addresses: status.pod_ips.into_iter().map(|ip| ip.ip).collect(),
             owner_uids: owners.into_iter().map(|o| o.uid).collect(),
             images: spec.containers.into_iter().map(|c| (c.name, c.image)).collect(),
         }

@@ -30,11 +30,12 @@ fn a_pod_is_read_as_instance_and_as_provider() {
             "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null,
                             "lastTransitionTime": "2026-11-01T00:01:00Z"}],
             "containerStatuses": [{"name": "vk", "restartCount": 2, "ready": true}, {"name": "log", "restartCount": 1}],
+            "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}],
         },
     }));
     assert_eq!(pod.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(pod.node.as_deref(), Some("host-a"));
-    assert!(pod.bound.mirror && !pod.bound.requires_virtual);
+    assert!(!pod.bound.mirror && !pod.bound.requires_virtual);
     assert_eq!(pod.bound.finalizers.as_deref(), Some("a/b"));
     assert_eq!(pod.bound.phase, PodPhase::Running);
     assert_eq!(pod.bound.controller.as_ref().unwrap().kind, "StatefulSet");
@@ -44,6 +45,8 @@ fn a_pod_is_read_as_instance_and_as_provider() {
     assert_eq!(since.as_deref(), Some("2026-11-01T00:01:00Z"));
     assert_eq!((provider.restarts, provider.revision.as_str()), (3, "r1"));
     assert_eq!(provider.owner_uids, ["1", "2"]);
+    assert_eq!(provider.addresses, ["10.0.0.7", "fd00::7"]);
+    assert_eq!((provider.host.as_deref(), provider.ran), (Some("host-a"), true));
     assert_eq!(
         provider.images,
         BTreeMap::from([("vk".to_owned(), "vk:1".to_owned())])
@@ -475,4 +478,62 @@ fn a_workload_is_kept_as_it_came() {
     let workload: RawWorkload = serde_json::from_str(&raw.to_string()).unwrap();
     assert_eq!(workload.raw.to_string(), raw.to_string());
     assert_eq!(workload.metadata.resource_version.as_deref(), Some("9"));
+}
+
+#[test]
+fn a_mirror_pod_has_the_annotation_and_its_node_for_an_owner() {
+    let mirror = |annotation: Option<&str>, owner: Value| {
+        let annotations = annotation.map(|value| json!({"kubernetes.io/config.mirror": value}));
+        let metadata = json!({"name": "p", "annotations": annotations, "ownerReferences": [owner]});
+        pod(json!({"metadata": metadata, "spec": {"nodeName": "v-1"}}))
+            .bound
+            .mirror
+    };
+    let node = |version: &str, kind: &str, name: &str, controller: bool| json!({"apiVersion": version, "kind": kind, "name": name, "uid": "u", "controller": controller});
+    assert!(mirror(Some("x"), node("v1", "Node", "v-1", true)));
+    assert!(!mirror(None, node("v1", "Node", "v-1", true)));
+    for owner in [
+        node("v1", "Node", "v-2", true),
+        node("v1", "Node", "v-1", false),
+        node("v1", "Pod", "v-1", true),
+        node("apps/v1", "Node", "v-1", true),
+        node("apps/v1", "ReplicaSet", "web", true),
+    ] {
+        assert!(!mirror(Some("x"), owner.clone()), "{owner}");
+    }
+    let alone = pod(json!({
+        "metadata": {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "v-1"}}));
+    assert!(!alone.bound.mirror, "anybody may set the annotation");
+}
+
+#[test]
+fn a_container_that_waits_for_its_image_never_ran() {
+    let ran = |status: Value| {
+        pod(json!({"metadata": {"name": "v-1"}, "status": status}))
+            .provider()
+            .ran
+    };
+    let waits = json!({"name": "vk", "restartCount": 0, "started": false, "state": {"waiting": {"reason": "ImagePullBackOff"}}});
+    assert!(!ran(json!({"phase": "Pending", "containerStatuses": [waits]})));
+    let crashed = json!({"name": "vk", "restartCount": 0, "lastState": {"terminated": {"exitCode": 1}}});
+    assert!(ran(json!({"phase": "Running", "containerStatuses": [crashed]})));
+}
+
+#[test]
+fn a_node_is_read_with_what_tells_whose_it_is() {
+    let node: SlimNode = serde_json::from_value(json!({
+        "metadata": {"name": "burst", "uid": "u", "labels": {"type": "virtual-kubelet"}},
+        "spec": {"taints": [{"key": "virtual-kubelet.io/provider", "value": "x", "effect": "NoSchedule"}]},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.7"}, {"type": "Hostname", "address": "burst"}],
+            "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-01T00:00:10Z"}],
+        },
+    }))
+    .unwrap();
+    let trace = node.trace();
+    assert_eq!((trace.name.as_str(), trace.ready), ("burst", true));
+    assert_eq!(trace.addresses, ["10.0.0.7", "burst"]);
+    assert_eq!(trace.taints, ["virtual-kubelet.io/provider"]);
+    assert_eq!(trace.labels["type"], "virtual-kubelet");
+    assert_eq!(trace.beat.unwrap().to_string(), "2026-11-01T00:00:10Z");
 }

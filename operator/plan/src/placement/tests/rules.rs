@@ -255,8 +255,16 @@ fn what_looks_after_a_node_is_left_alone() {
         (json!({ "spec": { "nodeName": "n" } }), true),
         (json!({ "spec": { "nodeName": "" } }), false),
         (
-            json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "" } } }),
+            json!({ "metadata": {
+                "annotations": { "kubernetes.io/config.mirror": "" },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": true }],
+            } }),
             true,
+        ),
+        // Anybody may set the annotation.
+        (
+            json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "" } } }),
+            false,
         ),
         (
             json!({ "metadata": { "labels": { "virtualnodes.dev/webhook": "disabled" } } }),
