@@ -45,6 +45,6 @@ pub use scheduling::{
     NextUnitsPolicy, PolicyStrategy, PolicyUnit, PreemptPolicy, ResourcePolicy, Scheduling, WhenTryNextUnits,
 };
 pub use status::{
-    Blocker, BlockerReason, DrainPhase, DrainStatus, DrainingNode, LimitedBy, ProviderStatus, RetiredOrdinal,
-    VirtualNodePoolStatus,
+    Blocker, BlockerReason, BreakGlass, DrainPhase, DrainStatus, DrainingNode, LimitedBy, ProviderStatus,
+    RetiredOrdinal, VirtualNodePoolStatus,
 };

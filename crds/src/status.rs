@@ -95,10 +95,31 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registered: Vec<i32>,
 
-    /// Ordinals removed in the last 24 hours, at most 10.
-    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    /// Ordinals whose provider was ever Ready, ascending. Such a provider may have registered a Node under whatever name, so
+    /// it is never taken away for one that did not come up.
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub started: Vec<i32>,
+
+    /// Ordinals removed in the last 24 hours: the last 10, and all whose Node is still there.
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<RetiredOrdinal>,
+
+    /// Which drain annotation `abandon-node: <node>/none` was set for. It gives up nothing in a later one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlass>,
+}
+
+/// The drain of a node that is not there, which a person gave up.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakGlass {
+    /// Value of the annotation.
+    pub value: String,
+
+    /// Start of the drain.
+    pub started_at: Time,
 }
 
 /// An ordinal that was removed: a pod bound to it afterwards means that a race was lost.
@@ -165,7 +186,7 @@ pub struct DrainStatus {
     /// What sets the speed at the moment.
     pub limited_by: LimitedBy,
 
-    /// The nodes that drain, at most 10.
+    /// The nodes that drain, at most 10: those under way before those whose Node only has to be removed.
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<DrainingNode>,

@@ -44,13 +44,13 @@ struct Shared {
 }
 
 impl VirtualKubelet {
-    pub(crate) fn new(client: Client, cloud: Cloud, node: &str, region: &str) -> Self {
-        let address = cloud.next_address();
-        let keeper = NodeKeeper::new(client.clone(), profile(node, region, &address));
+    /// `address` is that of its pod.
+    pub(crate) fn new(client: Client, cloud: Cloud, node: &str, region: &str, address: &str) -> Self {
+        let keeper = NodeKeeper::new(client.clone(), profile(node, region, address));
         let workers = Semaphore::new(POD_WORKERS);
         let shared = Shared {
             node: node.to_owned(),
-            address,
+            address: address.to_owned(),
             client,
             cloud,
             workers,

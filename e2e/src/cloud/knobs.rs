@@ -30,6 +30,8 @@ pub struct ProviderKnobs {
     pub reregister_delay: Duration,
     /// From its container having crashed to running again.
     pub restart_delay: Duration,
+    /// Looked at when the provider starts: its Node bears this name instead of its pod's.
+    pub node_name: Option<String>,
     /// How long pods with `restartPolicy` other than Always run until they have succeeded; `None` runs them for ever.
     pub job_runtime: Option<Duration>,
 }
@@ -49,6 +51,7 @@ impl Default for ProviderKnobs {
             deaf: false,
             reregister_delay: Duration::from_secs(2),
             restart_delay: Duration::from_secs(1),
+            node_name: None,
             job_runtime: Some(Duration::from_millis(500)),
         }
     }

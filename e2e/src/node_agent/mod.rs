@@ -156,7 +156,7 @@ impl NodeAgent {
                 crash.notified().await;
             };
             tokio::select! {
-                () = self.run_virtual_kubelet(&node, region) => {}
+                () = self.run_virtual_kubelet(&node, region, address) => {}
                 () = crashed => {}
             }
             restarts += 1;
@@ -166,7 +166,7 @@ impl NodeAgent {
     }
 
     /// Until it ends by itself, which the simulated one never does.
-    async fn run_virtual_kubelet(&self, node: &str, region: &str) {
+    async fn run_virtual_kubelet(&self, provider: &str, region: &str, address: &str) {
         let Shared {
             client,
             cloud,
@@ -175,10 +175,12 @@ impl NodeAgent {
             providers,
             ..
         } = &*self.shared;
+        let named = cloud.knobs_of(provider).node_name;
+        let node = named.as_deref().unwrap_or(provider);
         let _running = cloud.provider_runs(node);
         match providers {
             ProviderKind::Simulated => {
-                VirtualKubelet::new(client.clone(), cloud.clone(), node, region)
+                VirtualKubelet::new(client.clone(), cloud.clone(), node, region, address)
                     .run(pods, nodes)
                     .await;
             }

@@ -11,6 +11,7 @@ mod delete;
 mod drain;
 mod faults;
 mod fixture;
+mod identity;
 mod overflow;
 mod paused_leader;
 mod placement;

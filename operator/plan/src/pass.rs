@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use vnp_crds::{DeletionPolicy, Management, ProviderType};
+use vnp_crds::{DeletionPolicy, Management, ProviderStatus, ProviderType};
 
 use crate::accept::{Acceptance, accept};
 use crate::drain::health::{HEARTBEAT_LIMIT, health};
-use crate::drain::{self, DrainPlan, Holds, plan_drain};
+use crate::drain::{self, DrainPlan, Holds, break_glass, plan_drain};
 use crate::observed::{NodeView, Observed, Ordinal, Workload, WorkloadSeen};
 use crate::placement::outdated;
 use crate::plan::{Facts, Plan, Track, TrackKind};
@@ -253,7 +253,9 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
         pods: int(pods().count()),
         outdated: outdated(seen, pods()).map(int),
         registered: registered(seen),
+        started: started(seen),
         retired: drain.retired.clone(),
+        break_glass: break_glass::to_record(seen),
         pending_changes: Vec::new(),
         pending_total: 0,
         draining: drain.nodes.clone(),
@@ -262,21 +264,33 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
     }
 }
 
-/// Ordinals whose Node was ever seen. A takeover takes all that are there for registered, because nobody knows; a count
-/// in the status says that this workload was held before.
+/// Ordinals whose Node was ever seen.
 fn registered(seen: &Observed) -> Vec<Ordinal> {
+    ever(seen, |s| &s.registered, |o| seen.nodes.contains_key(o))
+}
+
+/// Ordinals whose provider was ever Ready.
+fn started(seen: &Observed) -> Vec<Ordinal> {
+    let ready = |o: &Ordinal| seen.provider_pods.get(o).is_some_and(|p| p.ready);
+    ever(seen, |s| &s.started, ready)
+}
+
+/// Ordinals of which something is so now, or was before by the status. At a takeover it was so of all that are there,
+/// because nobody knows; a count in the status says that this workload was held before.
+fn ever(
+    seen: &Observed,
+    reported: impl Fn(&ProviderStatus) -> &Vec<Ordinal>,
+    now: impl Fn(&Ordinal) -> bool,
+) -> Vec<Ordinal> {
     let before = seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
     let Some(workload) = seen.held_workload() else {
-        return before.map(|s| s.registered.clone()).unwrap_or_default();
+        return before.map(|s| reported(s).clone()).unwrap_or_default();
     };
     let known = |o: &Ordinal| match before {
-        Some(status) if status.replicas.is_some() => status.registered.contains(o),
+        Some(status) if status.replicas.is_some() => reported(status).contains(o),
         _ => true,
     };
-    workload
-        .ordinals()
-        .filter(|o| known(o) || seen.nodes.contains_key(o))
-        .collect()
+    workload.ordinals().filter(|o| known(o) || now(o)).collect()
 }
 
 fn int(count: usize) -> i32 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use vnp_crds::{DeletionPolicy, DrainPhase, LimitedBy, RetiredOrdinal};
+use vnp_crds::{BreakGlass, DeletionPolicy, DrainPhase, LimitedBy, RetiredOrdinal};
 
 use crate::drain::memory::Progress;
 use crate::drain::order::DrainOrder;
@@ -75,13 +75,17 @@ pub struct Facts {
     pub outdated: Option<i32>,
     /// Ordinals whose Node was ever seen.
     pub registered: Vec<Ordinal>,
+    /// Ordinals whose provider was ever Ready.
+    pub started: Vec<Ordinal>,
     /// Ordinals taken away, newest last.
     pub retired: Vec<RetiredOrdinal>,
+    /// The drain that a break-glass for a node that is not there was set for.
+    pub break_glass: Option<BreakGlass>,
     /// What would be written if the pool were not paused.
     pub pending_changes: Vec<String>,
     /// How many changes that are, those that have no line of their own included.
     pub pending_total: usize,
-    /// Nodes that drain.
+    /// Nodes that drain: those under way first, then those whose drain was given up, then those that only have to be removed.
     pub draining: Vec<NodeInDrain>,
     /// What limits the drain.
     pub limited_by: Option<LimitedBy>,

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use vnp_crds::{DaemonSetPods, VirtualNodePool};
 
 use crate::drain::health::health;
+use crate::drain::identity::unaccounted;
 use crate::drain::settle::Settle;
-use crate::observed::{BoundPod, NodeView, Ordinal, ProviderPod, Term, Workload};
+use crate::observed::{BoundPod, NodeView, Ordinal, ProviderPod, Term, UnclaimedNode, Workload};
 
 /// The pods of one node in a complete answer of the API server to a LIST without `resourceVersion`.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +93,9 @@ pub struct LiveFacts {
     pub node: Option<Arc<NodeView>>,
     /// The provider pod after the list.
     pub provider_pod: Option<Arc<ProviderPod>>,
+    /// The virtual nodes that bear no name of a pool's node; `None` when they were not asked for, as for an ordinal that
+    /// has its Node.
+    pub unclaimed: Option<Arc<Vec<UnclaimedNode>>>,
 }
 
 impl LiveFacts {
@@ -114,7 +118,8 @@ pub struct Empty(Subject);
 #[derive(Clone, Debug)]
 pub struct Abandoned(Subject);
 
-/// An ordinal whose Node never registered and to which no pod is bound.
+/// An ordinal whose provider never was Ready, whose Node never registered, under its own name or under another, and to
+/// which no pod is bound.
 #[derive(Clone, Debug)]
 pub struct NeverCameUp(Subject);
 
@@ -146,6 +151,12 @@ pub enum Doubt {
     /// Only the highest ordinal can be shrunk away.
     #[error("it is not the highest ordinal")]
     NotHighest,
+    /// Its provider works, or has worked.
+    #[error("its provider is or was Ready, so it may have a Node under another name")]
+    CameUp,
+    /// Pods are bound to a virtual node that nobody claims and that may be its own.
+    #[error("pods are bound to the virtual node {0}, which may be its own under another name")]
+    Unclaimed(String),
 }
 
 /// What the second look at a node must confirm.
@@ -245,11 +256,18 @@ impl Abandoned {
 }
 
 impl NeverCameUp {
-    /// No Node, and no pod in two lists, for an ordinal that never registered.
+    /// No Node, and no pod in two lists, for an ordinal that never registered. A Node can bear another name than its
+    /// provider's: no virtual node with pods may be left over that could be this one's.
     ///
     /// # Errors
-    /// A [`Doubt`] when there is a pod or a Node after all.
-    pub fn prove(live: &LiveFacts, ordinal: Ordinal, settle: &Settle, target: i32) -> Result<Self, Doubt> {
+    /// A [`Doubt`] when there is a pod or a Node after all, or when it is not known.
+    pub fn prove(
+        live: &LiveFacts,
+        ordinal: Ordinal,
+        settle: &Settle,
+        target: i32,
+        now: Timestamp,
+    ) -> Result<Self, Doubt> {
         if let Some(pod) = live.list.holding().next() {
             return Err(Doubt::Pod(pod.key.to_string()));
         }
@@ -261,6 +279,17 @@ impl NeverCameUp {
         }
         if live.node.is_some() {
             return Err(Doubt::Changed("the Node"));
+        }
+        let provider = live.provider_pod.as_deref();
+        if provider.is_some_and(|p| p.ready) {
+            return Err(Doubt::CameUp);
+        }
+        let unclaimed = live
+            .unclaimed
+            .as_ref()
+            .ok_or(Doubt::Changed("what is known of other virtual nodes"))?;
+        if let Some(other) = unclaimed.iter().find(|n| unaccounted(n, provider, now)) {
+            return Err(Doubt::Unclaimed(other.node.name.clone()));
         }
         subject(live, ordinal, &settle.fence, target).map(Self)
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
-use vnp_crds::VirtualNodePool;
-use vnp_plan::observed::{Observed, Ordinal, Workload};
+use vnp_crds::{KUBE_NODE_LEASE, VirtualNodePool};
+use vnp_plan::drain::identity::unclaimed;
+use vnp_plan::observed::{NodeTrace, Observed, Ordinal, UnclaimedNode, Workload};
 use vnp_plan::proof::{IncompleteList, ListAnswer, LiveFacts, QuorumList};
 
 use super::cluster::Cluster;
@@ -18,6 +20,10 @@ use super::wire::{RawWorkload, SlimNode, SlimPod};
 
 /// Longest time for the reads of one ordinal; the pass that asked goes on with the time at which it began.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The same where all Nodes have to be read, page by page.
+const LIMIT_WITH_NODES: Duration = Duration::from_secs(20);
+/// Nodes or pods in one page.
+const PAGE: u32 = 500;
 
 /// The reads did not succeed, so nothing is known. They are made again by the next pass.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +63,11 @@ pub enum LiveError {
     #[error("the pool names no workload")]
     NoWorkload,
     /// Too slow.
-    #[error("the API server did not answer within {} s", LIMIT.as_secs())]
-    TimedOut,
+    #[error("the API server did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// A list that does not say where in the API server's history it stands.
+    #[error("the list of Nodes can't be used")]
+    NoNodes(#[source] IncompleteList),
 }
 
 fn api(what: &str) -> impl FnOnce(kube::Error) -> LiveError + '_ {
@@ -78,9 +87,71 @@ pub async fn read(
     seen: &Observed,
     ordinal: Ordinal,
 ) -> Result<LiveFacts, LiveError> {
-    timeout(LIMIT, read_all(cluster, client, seen, ordinal))
+    // Without a Node of its name, the ordinal may have one of another.
+    let nameless = !seen.nodes.contains_key(&ordinal);
+    let limit = if nameless { LIMIT_WITH_NODES } else { LIMIT };
+    let all = async {
+        let mut facts = read_all(cluster, client, seen, ordinal).await?;
+        if nameless {
+            facts.unclaimed = Some(Arc::new(unclaimed_nodes(client, seen).await?));
+        }
+        Ok::<_, LiveError>(facts)
+    };
+    timeout(limit, all)
         .await
-        .map_err(|_| LiveError::TimedOut)?
+        .map_err(|_| LiveError::TimedOut(limit))?
+}
+
+/// Virtual nodes that bear no name of a pool's node, with the number of pods on each. Read from the store, the Nodes first.
+async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<UnclaimedNode>, LiveError> {
+    let mut found = Vec::new();
+    for mut node in all_nodes(client).await? {
+        // A Node that does not look like a virtual one is asked no further, so that each of thousands costs nothing.
+        if !unclaimed(seen, &node) {
+            continue;
+        }
+        let leases: Api<Lease> = Api::namespaced(client.clone(), KUBE_NODE_LEASE);
+        let lease = leases
+            .get_opt(&node.name)
+            .await
+            .map_err(api("the Node's Lease"))?;
+        if let Some(spec) = lease.and_then(|l| l.spec) {
+            node.beat = node.beat.max(spec.renew_time.map(|t| t.0));
+            node.lease_holder = spec.holder_identity;
+        }
+        let pods: Api<SlimPod> = Api::all(client.clone());
+        let params = ListParams::default()
+            .fields(&format!("spec.nodeName={}", node.name))
+            .limit(PAGE);
+        let page = pods.list(&params).await.map_err(api("the pods of the Node"))?;
+        if page.types.kind != "PodList" {
+            return Err(LiveError::NotPods {
+                node: node.name,
+                kind: page.types.kind,
+            });
+        }
+        let more = page.metadata.continue_.is_some_and(|t| !t.is_empty());
+        let pods = page.items.iter().filter(|p| !p.bound.mirror).count();
+        found.push(UnclaimedNode { node, pods, more });
+    }
+    Ok(found)
+}
+
+async fn all_nodes(client: &Client) -> Result<Vec<NodeTrace>, LiveError> {
+    let nodes: Api<SlimNode> = Api::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = nodes.list(&params).await.map_err(api("the Nodes"))?;
+        if page.metadata.resource_version.is_none_or(|v| v.is_empty()) || page.types.kind != "NodeList" {
+            return Err(LiveError::NoNodes(IncompleteList::NoResourceVersion));
+        }
+        all.extend(page.items.into_iter().map(SlimNode::trace));
+        match page.metadata.continue_.filter(|t| !t.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
 }
 
 async fn read_all(
@@ -127,6 +198,7 @@ async fn read_all(
         workload: workload.map(|w| Arc::new(Workload::new(w.raw))),
         node,
         provider_pod: pod.map(|pod| Arc::new(pod.provider())),
+        unclaimed: None,
     })
 }
 
@@ -222,6 +294,39 @@ mod tests {
         ] {
             let (client, _) = client(answer.clone());
             assert!(list(&client, "v-1", Timestamp::now()).await.is_err(), "{answer}");
+        }
+    }
+
+    /// A client that answers one after the other.
+    fn in_turn(answers: Vec<Value>) -> Client {
+        let left = Arc::new(Mutex::new(answers.into_iter()));
+        let service = tower::service_fn(move |_: axum::http::Request<Body>| {
+            let answer = left.lock().unwrap().next().unwrap();
+            async move {
+                let body = Body::from(answer.to_string().into_bytes());
+                Ok::<_, std::convert::Infallible>(axum::http::Response::new(body))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn all_nodes_are_read_page_by_page_or_none() {
+        let page = |kind: &str, metadata: Value, name: &str| json!({"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": [{"metadata": {"name": name}}]});
+        let first = || page("NodeList", json!({"resourceVersion": "5", "continue": "x"}), "a");
+        let last = page("NodeList", json!({"resourceVersion": "5"}), "b");
+        let nodes = all_nodes(&in_turn(vec![first(), last])).await.unwrap();
+        let names: Vec<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        for second in [
+            page("NodeList", json!({}), "b"),
+            page("PodList", json!({"resourceVersion": "5"}), "b"),
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired", "message": "x"}),
+        ] {
+            assert!(
+                all_nodes(&in_turn(vec![first(), second.clone()])).await.is_err(),
+                "{second}"
+            );
         }
     }
 }

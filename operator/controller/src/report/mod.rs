@@ -125,11 +125,15 @@ impl Reporter {
         let notes = self.with(uid, |memory| {
             memory.standstill.clone_from(&report.standstill);
             memory.done_at = report.done_at;
-            memory.told.fresh(
-                transitions::at_once(&pass, &report.held_by),
-                |note| shown(&pass, note),
-                now,
-            )
+            let worth = transitions::at_once(&pass, &report.held_by);
+            let lost = |n: &&EventNote| n.reason == EventReason::RaceLost && !memory.told.owes(n);
+            let lost: Vec<EventNote> = worth.iter().filter(lost).cloned().collect();
+            let notes = memory.told.fresh(worth, |note| shown(&pass, note), now);
+            notes
+                .iter()
+                .filter(|n| lost.contains(n))
+                .for_each(|_| self.metrics.race_lost());
+            notes
         });
         let verdict = verdict(pass.previous(), &report.status, last_write, now);
         let ((), wake_at) = futures::join!(self.tell(observed, notes), self.write(&pass, &report, verdict));

@@ -8,14 +8,16 @@ use vnp_crds::{
 };
 use vnp_plan::observed::{Observed, Workload};
 
-use super::blockage::Blockage;
+use super::blockage::{Blockage, Known};
 use super::conditions::conditions;
 use super::seconds::api_time;
 use super::situation::{Pass, Situation, Standstill};
 use super::wording::in_order;
 
-/// Entries of each list that the schema bounds.
+/// Entries of most lists that the schema bounds.
 const LISTED: usize = 10;
+/// Entries of `provider.retired`.
+const RETIRED_LISTED: usize = 100;
 
 /// What is to be reported.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +94,10 @@ fn provider(pass: &Pass<'_>) -> ProviderStatus {
     let mut registered = facts.registered.clone();
     registered.sort_unstable();
     registered.dedup();
-    let newest = facts.retired.len().saturating_sub(LISTED);
+    let mut started = facts.started.clone();
+    started.sort_unstable();
+    started.dedup();
+    let newest = facts.retired.len().saturating_sub(RETIRED_LISTED);
     ProviderStatus {
         type_: spec.type_,
         name: spec.name.clone(),
@@ -100,7 +105,9 @@ fn provider(pass: &Pass<'_>) -> ProviderStatus {
         ready_replicas: workload.map(|w| w.ready_replicas()),
         image: workload.and_then(|w| image(w, spec.container())),
         registered,
+        started,
         retired: facts.retired.iter().skip(newest).cloned().collect(),
+        break_glass: facts.break_glass.clone(),
     }
 }
 
@@ -136,11 +143,11 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
         facts.draining.iter().map(count).fold(0_i32, i32::saturating_add)
     };
     let (total, remaining) = (sum(|n| n.pods_total), sum(|n| n.pods_remaining));
-    let mut nodes: Vec<DrainingNode> = facts.draining.iter().map(node).collect();
+    // No drain that goes on or was given up is cut off: the plan names these first, and there are at most 10 of them,
+    // because spec.drain.maxConcurrentNodes is at most that and a node that is kept keeps those below it. Of Nodes that only
+    // have to be removed, nothing in here is needed again.
+    let mut nodes: Vec<DrainingNode> = facts.draining.iter().take(LISTED).map(node).collect();
     nodes.sort_by_key(|node| std::cmp::Reverse(node.ordinal));
-    // No drain that goes on or was given up is cut off: all of them are among the 10 highest ordinals, because
-    // spec.drain.maxConcurrentNodes is at most that and a node that is kept keeps those below it.
-    nodes.truncate(LISTED);
     Some(DrainStatus {
         // PODS-LEFT is about a drain that goes on.
         summary: if facts.draining.iter().any(|n| n.phase != DrainPhase::Aborted) || facts.draining.is_empty()
@@ -155,10 +162,8 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
         pods_blocked: sum(|n| n.pods_blocked),
         limited_by: limited_by(facts.limited_by, situation),
         nodes,
-        blockers: situation
-            .blockers
-            .iter()
-            .take(LISTED)
+        blockers: listed(&situation.blockers)
+            .into_iter()
             .map(|known| Blocker {
                 reason: known.blocker.reason,
                 object: known.blocker.object.clone(),
@@ -193,6 +198,19 @@ fn by_blockers(situation: &Situation) -> LimitedBy {
     } else {
         LimitedBy::Blocker
     }
+}
+
+/// The blockers to list. Since when each is known is read from the list by the next pass, and so is whether pods are left to
+/// finish: what holds a drain goes before pods that are, and one of these is always there.
+fn listed(blockers: &[Known]) -> Vec<&Known> {
+    let waits = |k: &&Known| k.blocker.reason == BlockerReason::WaitingForCompletion;
+    let (waiting, holding): (Vec<_>, Vec<_>) = blockers.iter().partition(waits);
+    let room = LISTED.saturating_sub(waiting.len().min(1));
+    let mut listed: Vec<&Known> = holding.into_iter().take(room).collect();
+    let rest = LISTED.saturating_sub(listed.len());
+    listed.extend(waiting.into_iter().take(rest));
+    listed.sort_by(|a, b| (a.blocker.reason, &a.blocker.object).cmp(&(b.blocker.reason, &b.blocker.object)));
+    listed
 }
 
 fn node(facts: &vnp_plan::plan::NodeInDrain) -> DrainingNode {

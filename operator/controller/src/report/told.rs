@@ -117,6 +117,11 @@ impl Told {
         fresh
     }
 
+    /// The event was told before, and the API server did not take it.
+    pub(super) fn owes(&self, note: &EventNote) -> bool {
+        self.owed.contains_key(&(note.reason, note.subject.clone()))
+    }
+
     /// An event that the API server did not take: the next pass tells it again, for ten minutes.
     pub(super) fn failed(&mut self, news: News) {
         let key = key(&news.note);

@@ -114,11 +114,13 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     let before = previous.map(draining).unwrap_or_default();
     let after = draining(next);
 
+    // A Node that only has to be removed may have been left out of the list before.
+    let leaving = |n: &DrainingNode| matches!(n.phase, DrainPhase::Shrinking | DrainPhase::Removing);
     let told = |n: &DrainingNode| {
         let known = previous.filter(|status| before.iter().any(|k| same_drain(k, n) && begun(status, k)));
         known.is_some()
     };
-    for node in after.iter().filter(|n| begun(next, n) && !told(n)) {
+    for node in after.iter().filter(|n| !leaving(n) && begun(next, n) && !told(n)) {
         let mut text = format!(
             "draining {}: {} pods are to leave",
             node.name, node.pods_remaining

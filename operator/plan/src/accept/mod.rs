@@ -2,6 +2,7 @@
 //! or this version of the operator to know.
 
 mod container;
+mod node_name;
 mod policies;
 mod rivals;
 mod rules;
@@ -102,6 +103,7 @@ pub fn accept(observed: &Observed) -> Acceptance {
         .map(Finding::from)
         .collect();
     findings.extend(warnings::warnings(observed));
+    findings.extend(node_name::warnings(observed));
     findings.extend(rules::warnings(observed));
     findings.extend(policies::warnings(observed));
     findings.extend(versions::warnings(observed));

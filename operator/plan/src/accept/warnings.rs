@@ -3,6 +3,7 @@
 use vnp_crds::{ABANDON_ANNOTATION, EventReason, Management, WebhookMode};
 
 use crate::compute::is_gpu_class;
+use crate::drain::break_glass::{NO_NODE, spent};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{Observed, Ordinal};
 use crate::target::target;
@@ -153,7 +154,7 @@ fn abandon_trouble(observed: &Observed, value: &str) -> Option<String> {
     // Done already: the annotation may stay.
     if retired
         .iter()
-        .any(|r| r.ordinal == ordinal && r.node_uid.as_deref().unwrap_or("none") == uid)
+        .any(|r| r.ordinal == ordinal && r.node_uid.as_deref().unwrap_or(NO_NODE) == uid)
     {
         return None;
     }
@@ -175,8 +176,15 @@ fn abandon_trouble(observed: &Observed, value: &str) -> Option<String> {
         .get(&ordinal)
         .map(|n| n.uid.as_str())
         .or(reported)
-        .unwrap_or("none");
-    (known != uid).then(|| format!("the UID of {node} is {known}"))
+        .unwrap_or(NO_NODE);
+    if known != uid {
+        return Some(format!("the UID of {node} is {known}"));
+    }
+    spent(observed, ordinal, value).then(|| {
+        format!(
+            "it was set for an earlier drain of {node} and serves one only; to give it up again, set it anew"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::Value;
 use vnp_crds::{Management, Reason, env_key};
 
 use super::container::{ContainerDoubt, env_entries, provider_container};
-use super::{Refusal, rivals};
+use super::{Refusal, node_name, rivals};
 use crate::observed::{Blind, Observed, Workload, WorkloadSeen};
 
 /// The first thing that forbids to write the workload.
@@ -17,7 +17,7 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
                 (Management::Create, WorkloadSeen::There(there)) if observed.held_workload().is_none() => {
                     Some(exists(observed, there))
                 }
-                (Management::Create, _) => None,
+                (Management::Create, _) => node_name::refusal(observed),
                 (Management::Adopt, WorkloadSeen::Absent) => missing(observed),
                 (Management::Adopt, WorkloadSeen::There(there)) => adoptable(observed, there),
             },

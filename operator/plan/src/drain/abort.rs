@@ -36,6 +36,8 @@ pub(super) fn judge(scene: &Scene<'_>) -> Aborts {
         if entry.phase == DrainPhase::Aborted {
             if !abandoned && unchanged(scene, entry) {
                 aborts.given_up.push(ordinal);
+            } else if abandoned && entry.uid.is_none() {
+                // The break-glass was set for this drain, and would not be for one that begins anew.
             } else {
                 aborts.anew.push(ordinal);
             }

@@ -3,6 +3,7 @@
 use json_patch::{Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use serde_json::json;
 
+use super::break_glass::NO_NODE;
 use super::{DrainPlan, Scene, installations};
 use crate::observed::{Ordinal, Workload};
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
@@ -44,7 +45,7 @@ pub(super) fn fence_uid(scene: &Scene<'_>, ordinal: Ordinal) -> String {
             .and_then(|r| r.uid.clone())
             .filter(|u| !u.is_empty())
     };
-    node.or_else(reported).unwrap_or_else(|| "none".to_owned())
+    node.or_else(reported).unwrap_or_else(|| NO_NODE.to_owned())
 }
 
 pub(crate) fn unfence(workload: &Workload, value: &str) -> Step {

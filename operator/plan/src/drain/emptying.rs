@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use vnp_crds::{DaemonSetPods, DrainPhase, EventReason};
 
 use super::health::ProviderMark;
+use super::identity::{self, Trace};
 use super::memory::Departures;
 use super::settle::Settle;
-use super::{DrainPlan, Scene, cordon, seconds, signed};
+use super::{DrainPlan, Scene, break_glass, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::Ordinal;
 use crate::plan::NodeInDrain;
@@ -195,12 +196,10 @@ fn live_target(scene: &Scene<'_>, live: &LiveFacts) -> Result<i32, Doubt> {
 
 /// The pool's annotation when it gives up this node, and the node may go now.
 pub(super) fn declared(scene: &Scene<'_>, ordinal: Ordinal) -> Option<String> {
-    let annotations = scene.seen.pool.metadata.annotations.as_ref();
-    let declared = annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))?;
-    let name = scene.seen.node_name(ordinal);
-    let expected = format!("{name}/{}", cordon::fence_uid(scene, ordinal));
+    let uid = cordon::fence_uid(scene, ordinal);
     let highest = ordinal.checked_add(1) == Some(scene.workload.ordinals().end);
-    (*declared == expected && highest && !scene.held).then_some(expected)
+    let given_up = highest && !scene.held && break_glass::given_up(scene.seen, ordinal, &uid);
+    given_up.then(|| format!("{}/{uid}", scene.seen.node_name(ordinal)))
 }
 
 /// Break-glass: a person gave this node up by name and UID. True when it applies.
@@ -250,7 +249,8 @@ fn abandoned_note(scene: &Scene<'_>, ordinal: Ordinal, node: &str) -> String {
     }
 }
 
-/// An ordinal whose Node never registered and that holds nothing goes without ceremony. True when it applies.
+/// An ordinal whose provider never was Ready and whose Node never registered, under whatever name, goes without ceremony.
+/// True when it applies, or when it is not known and the ordinal is held.
 pub(super) fn never_came_up(
     scene: &Scene<'_>,
     ordinal: Ordinal,
@@ -266,22 +266,31 @@ pub(super) fn never_came_up(
     {
         return false;
     }
+    let trace = identity::trace(scene, ordinal);
+    if let Trace::Somewhere = trace {
+        identity::hold(scene, ordinal, plan);
+        return true;
+    }
     entry.phase = DrainPhase::Emptying;
     let Some(fence) = fenced(scene, ordinal, plan) else {
         return true;
     };
     let settle = scene.seen.memory.get(&ordinal).and_then(|m| m.settle.clone());
-    let Some(settle) = settle.filter(|s| s.holds(&fence, None)) else {
+    let settle = settle.filter(|s| s.holds(&fence, None));
+    let live = match (scene.seen.live.get(&ordinal), trace) {
+        (Some(live), Trace::None) => live,
+        _ => {
+            plan.reads.push(ordinal);
+            plan.settles.extend(settle.map(|s| (ordinal, s)));
+            return true;
+        }
+    };
+    let Some(settle) = settle else {
         begin(scene, ordinal, fence, None, plan);
         return true;
     };
-    let Some(live) = scene.seen.live.get(&ordinal) else {
-        plan.reads.push(ordinal);
-        plan.settles.insert(ordinal, settle);
-        return true;
-    };
-    let proof =
-        live_target(scene, live).and_then(|target| NeverCameUp::prove(live, ordinal, &settle, target));
+    let proof = live_target(scene, live)
+        .and_then(|target| NeverCameUp::prove(live, ordinal, &settle, target, scene.now));
     match proof {
         Ok(never) => {
             entry.phase = DrainPhase::Shrinking;

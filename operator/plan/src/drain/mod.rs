@@ -4,6 +4,7 @@
 mod abort;
 pub mod answer;
 pub mod audit;
+pub(crate) mod break_glass;
 pub mod budgets;
 mod candidates;
 mod choose;
@@ -13,6 +14,7 @@ mod emptying;
 pub mod estimate;
 mod force;
 pub mod health;
+pub mod identity;
 pub(crate) mod installations;
 mod makers;
 pub mod memory;
@@ -67,7 +69,7 @@ pub struct DrainPlan {
     pub findings: Vec<Finding>,
     /// How far they are, by ordinal.
     pub progress: BTreeMap<Ordinal, Progress>,
-    /// Nodes that drain, highest ordinal first.
+    /// Nodes that drain: those under way first, then those whose drain was given up, then those that only have to be removed.
     pub nodes: Vec<NodeInDrain>,
     /// Ordinals taken away.
     pub retired: Vec<RetiredOrdinal>,

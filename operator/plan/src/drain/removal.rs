@@ -1,18 +1,18 @@
 //! Ordinals that the StatefulSet no longer keeps: their Nodes go last, and what is still bound to them is told.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
 use super::returns::came_after;
 use super::unavailable::Unavailable;
-use super::{DrainPlan, Scene, cordon, seconds, signed};
+use super::{DrainPlan, Scene, break_glass, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{ControllerKey, NodeView, Ordinal, WorkloadSeen};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
 
-/// How many ordinals are kept in `status.provider.retired`, and for how long.
+/// How many ordinals are kept in `status.provider.retired` of which nothing is left, and for how long.
 const RETIRED: usize = 10;
 const RETIRED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
@@ -89,16 +89,22 @@ fn recorded<'a>(scene: &'a Scene<'_>) -> &'a [RetiredOrdinal] {
 
 /// The entries that stay, and those of ordinals that went since the last report.
 fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
-    let fresh = |time: Timestamp| scene.now.duration_since(time) < RETIRED_FOR;
+    let fresh = |r: &RetiredOrdinal| {
+        scene.seen.nodes.contains_key(&r.ordinal) || scene.now.duration_since(r.time.0) < RETIRED_FOR
+    };
     let mut list: Vec<RetiredOrdinal> = recorded(scene)
         .iter()
-        .filter(|r| absent(scene, r.ordinal) && fresh(r.time.0))
+        .filter(|r| absent(scene, r.ordinal) && fresh(r))
         .cloned()
         .collect();
     let draining = scene.seen.pool.status.as_ref().and_then(|s| s.drain.as_ref());
     for entry in draining.map_or(&[][..], |d| d.nodes.as_slice()) {
         if absent(scene, entry.ordinal) && !list.iter().any(|r| r.ordinal == entry.ordinal) {
-            let abandoned = gave_up(scene, &entry.name, &cordon::fence_uid(scene, entry.ordinal));
+            let abandoned = break_glass::given_up(
+                scene.seen,
+                entry.ordinal,
+                &cordon::fence_uid(scene, entry.ordinal),
+            );
             list.push(RetiredOrdinal {
                 ordinal: entry.ordinal,
                 node_uid: entry.uid.clone(),
@@ -113,8 +119,15 @@ fn retired(scene: &Scene<'_>) -> Vec<RetiredOrdinal> {
             && !scene.seen.provider_pods.contains_key(&entry.ordinal);
         entry.gone_time = entry.gone_time.take().or(Some(Time(scene.now))).filter(|_| gone);
     }
-    let surplus = list.len().saturating_sub(RETIRED);
-    list.split_off(surplus)
+    // Until its Node is gone an entry is needed, however many there are: it tells what may still be bound to it.
+    let there = |r: &RetiredOrdinal| r.gone_time.is_none();
+    let mut surplus = list.iter().filter(|r| !there(r)).count().saturating_sub(RETIRED);
+    list.retain(|r| {
+        let stays = there(r) || surplus == 0;
+        surplus = surplus.saturating_sub(usize::from(!stays));
+        stays
+    });
+    list
 }
 
 /// A provider pod that does not go holds everything after it. Why is known at once when the StatefulSet controller waits
@@ -145,14 +158,6 @@ fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainP
         0,
         message,
     ));
-}
-
-/// The pool's annotation gives this node up.
-pub(super) fn gave_up(scene: &Scene<'_>, node: &str, uid: &str) -> bool {
-    let annotations = scene.seen.pool.metadata.annotations.as_ref();
-    annotations
-        .and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION))
-        .is_some_and(|v| *v == format!("{node}/{uid}"))
 }
 
 /// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
@@ -192,7 +197,7 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     });
     // A bound pod means that a race was lost: the count goes back up and the drain starts again.
     let given_up = plan.retired.iter().any(|r| r.ordinal == ordinal && r.abandoned)
-        || gave_up(scene, &node.name, &node.uid);
+        || break_glass::given_up(scene.seen, ordinal, &node.uid);
     if left > 0
         && !given_up
         && (scene.seen.workload == WorkloadSeen::Absent || ordinal < scene.workload.start_ordinal())

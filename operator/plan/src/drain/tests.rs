@@ -59,6 +59,7 @@ pub(super) fn look(
         workload: seen.workload.there().cloned(),
         node: seen.nodes.get(&ordinal).cloned(),
         provider_pod: seen.provider_pods.get(&ordinal).cloned(),
+        unclaimed: (!seen.nodes.contains_key(&ordinal)).then(Arc::default),
     };
     seen.live.insert(ordinal, live);
 }
@@ -751,6 +752,97 @@ fn break_glass_acts_on_the_exact_name_and_uid_only() {
             "{value}"
         );
     }
+}
+
+/// A pool whose node 2 of 3 is to go: it has no Node, its provider is Ready, and a person gives it up.
+fn given_up_without_a_node() -> Observed {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    report(&mut seen, DrainPhase::Cordoning, None);
+    let mut pool = (*seen.pool).clone();
+    let status = pool.status.as_mut().unwrap();
+    status.provider.as_mut().unwrap().registered = vec![0, 1];
+    status.drain.as_mut().unwrap().nodes[0].uid = None;
+    let value = "virtual-node-eci-2/none".to_owned();
+    pool.metadata.annotations = Some([(vnp_crds::ABANDON_ANNOTATION.to_owned(), value)].into());
+    seen.pool = Arc::new(pool);
+    seen.nodes.remove(&2);
+    set_fence(&mut seen, &fence_of(2, "none"));
+    look(&mut seen, 2, now(), Vec::new());
+    seen
+}
+
+/// What this pass would write of the break-glass stands in the status.
+fn record(seen: &mut Observed) {
+    let record = break_glass::to_record(seen);
+    let mut pool = (*seen.pool).clone();
+    pool.status
+        .as_mut()
+        .unwrap()
+        .provider
+        .as_mut()
+        .unwrap()
+        .break_glass = record;
+    seen.pool = Arc::new(pool);
+    look(seen, 2, now(), Vec::new());
+}
+
+#[test]
+fn a_break_glass_for_a_node_that_is_not_there_serves_one_drain() {
+    let mut seen = given_up_without_a_node();
+    assert_eq!(
+        shrinks(&plan_at(&seen, 2, now())),
+        [0; 0],
+        "not before the status says for which drain"
+    );
+    record(&mut seen);
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [2]);
+    // A restart in between takes nothing from it, and another pass records nothing else.
+    record(&mut seen);
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [2]);
+
+    // Raised, and lowered again: the annotation is still there, the drain is another one.
+    let mut pool = (*seen.pool).clone();
+    let entry = &mut pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0];
+    entry.started_at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-30));
+    seen.pool = Arc::new(pool);
+    record(&mut seen);
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
+
+    // Taken off, and set again: it is meant for this one.
+    let mut pool = (*seen.pool).clone();
+    let annotations = pool.metadata.annotations.take();
+    seen.pool = Arc::new(pool.clone());
+    record(&mut seen);
+    let mut pool = (*seen.pool).clone();
+    pool.metadata.annotations = annotations;
+    seen.pool = Arc::new(pool);
+    record(&mut seen);
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [2]);
+}
+
+#[test]
+fn nodes_in_removal_are_remembered_however_many_there_are() {
+    let mut seen = observed(pool(json!({ "replicas": 1 })), 15);
+    seen.workload = workload(1).into();
+    report(&mut seen, DrainPhase::Removing, None);
+    let mut pool = (*seen.pool).clone();
+    let retired = |ordinal: Ordinal| vnp_crds::RetiredOrdinal {
+        ordinal,
+        node_uid: Some(format!("node-{ordinal}")),
+        time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-60 * i64::from(ordinal))),
+        abandoned: false,
+        gone_time: None,
+    };
+    pool.status.as_mut().unwrap().provider.as_mut().unwrap().retired = (2..40).map(retired).collect();
+    pool.status.as_mut().unwrap().drain = None;
+    seen.pool = Arc::new(pool);
+    let kept: Vec<Ordinal> = plan_at(&seen, 1, now())
+        .retired
+        .iter()
+        .map(|r| r.ordinal)
+        .collect();
+    // All whose Node is there, and the last ten of the others.
+    assert_eq!(kept, (2..15).chain(30..40).collect::<Vec<_>>());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use vnp_crds::EventReason;
 use super::contest::{self, contested};
 use super::patch::{pointer, replace, test};
 use super::stalled_by;
+use crate::drain::break_glass;
 use crate::drain::returns::came_after;
 use crate::finding::{EventNote, Finding, ProviderState};
 use crate::observed::{BoundPod, Observed, Ordinal, Workload};
@@ -93,7 +94,9 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
         }
         highest = highest.max(Some(ordinal));
         let node = observed.node_name(ordinal);
-        let (reason, note) = if entry.is_some() {
+        // A shrink of ours may have lost its race before the status says that the ordinal went.
+        let ours = workload.replicas_manager() == Some(vnp_crds::FIELD_MANAGER);
+        let (reason, note) = if entry.is_some() || ours {
             let note = format!(
                 "{node} was removed as empty and {pods} pods are bound to it: its provider is brought back, then it is \
                  drained again"
@@ -121,31 +124,16 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
 /// Given up by a person, in a pass whose status is not written yet. The UID counts: a node that came back under the name
 /// is another one.
 fn abandoned(observed: &Observed, ordinal: Ordinal) -> bool {
-    let annotations = observed.pool.metadata.annotations.as_ref();
-    let Some(named) = annotations.and_then(|a| a.get(vnp_crds::ABANDON_ANNOTATION)) else {
-        return false;
-    };
-    let status = observed.pool.status.as_ref();
     let reported = || {
-        let entry = status?
-            .drain
-            .as_ref()?
-            .nodes
-            .iter()
-            .find(|n| n.ordinal == ordinal)?;
-        entry.uid.clone()
+        let status = observed.pool.status.as_ref()?;
+        status.draining(ordinal)?.uid.clone()
     };
     let uid = observed
         .nodes
         .get(&ordinal)
         .map(|n| n.uid.clone())
         .or_else(reported);
-    *named
-        == format!(
-            "{}/{}",
-            observed.node_name(ordinal),
-            uid.as_deref().unwrap_or("none")
-        )
+    break_glass::given_up(observed, ordinal, uid.as_deref().unwrap_or(break_glass::NO_NODE))
 }
 
 #[cfg(test)]
@@ -263,6 +251,29 @@ mod tests {
             }
         });
         assert!(note.unwrap().starts_with("kubectl-scale lowered"), "{note:?}");
+    }
+
+    #[test]
+    fn our_own_shrink_that_lost_its_race_is_told_as_that_before_its_node_is_gone() {
+        let mut seen = observed(pool(json!({})), 2);
+        let mut raw = seen.workload.there().unwrap().raw.clone();
+        raw["metadata"]["managedFields"] = json!([{
+            "manager": vnp_crds::FIELD_MANAGER, "operation": "Update", "time": "2026-01-01T00:00:00Z",
+            "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+        seen.workload = Workload::new(raw).into();
+        with_node(&mut seen, 2, |_| {});
+        bind(&mut seen, 2, vec![pod("a")]);
+        let part = look(&seen, Some(2), true);
+        assert_eq!(
+            (raised(&part), events(&part)),
+            (Some(3), vec![EventReason::RaceLost])
+        );
+        let note = part.findings.iter().find_map(|f| match f {
+            Finding::Event(e) => Some(&e.note),
+            _ => None,
+        });
+        assert!(!note.unwrap().contains(vnp_crds::FIELD_MANAGER), "{note:?}");
     }
 
     #[test]

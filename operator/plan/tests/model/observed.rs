@@ -109,6 +109,7 @@ pub(crate) fn live(ordinal: usize, list: List, reading: &Reading, now: &View, re
         workload: Some(Arc::new(workload(now))),
         node: node(now, ordinal, reading.since).map(Arc::new),
         provider_pod: provider(now, ordinal).map(Arc::new),
+        unclaimed: Some(Arc::default()),
     }
 }
 

@@ -7,12 +7,13 @@ use jiff::SignedDuration;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use vnp_crds::BlockerReason;
+use vnp_crds::{BlockerReason, EventReason};
+use vnp_plan::finding::{EventNote, Finding};
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::Step;
 
 use crate::apply::Outcome;
-use crate::report::testing::{at, blocked, draining, observed, pool, settled};
+use crate::report::testing::{at, blocked, draining, observed, pool, saying, settled};
 use crate::report::{ReportError, Reporter};
 use crate::runtime::lease::Claim;
 use crate::runtime::metrics::Metrics;
@@ -55,6 +56,7 @@ fn server(status: StatusCode, event: StatusCode, message: &'static str) -> (Clie
 
 struct Bench {
     reporter: Reporter,
+    metrics: Metrics,
     claim: Claim,
     calls: Arc<Mutex<Vec<Call>>>,
 }
@@ -67,9 +69,11 @@ impl Bench {
     fn saying(status: StatusCode, event: StatusCode, message: &'static str) -> Self {
         let (client, calls) = server(status, event, message);
         let claim = Claim::lasting();
-        let reporter = Reporter::new(client, claim.clone(), Metrics::default(), "operator-0".to_owned());
+        let metrics = Metrics::default();
+        let reporter = Reporter::new(client, claim.clone(), metrics.clone(), "operator-0".to_owned());
         Self {
             reporter,
+            metrics,
             claim,
             calls,
         }
@@ -105,6 +109,28 @@ fn events(calls: &[Call]) -> Vec<&str> {
         .filter(|c| c.1.contains("/events"))
         .map(|c| c.2["reason"].as_str().unwrap())
         .collect()
+}
+
+#[tokio::test]
+async fn a_lost_race_is_counted_once_whether_its_event_is_taken_or_not() {
+    for taken in [StatusCode::CREATED, StatusCode::INTERNAL_SERVER_ERROR] {
+        let bench = Bench::new(StatusCode::OK, taken);
+        let race = |pods| {
+            saying([Finding::Event(EventNote {
+                reason: EventReason::RaceLost,
+                subject: "virtual-node-eci-2".to_owned(),
+                note: format!("{pods} pods are bound to it"),
+            })])
+        };
+        for (pods, second) in [(1, 0), (2, 1), (3, 2)] {
+            bench.pass(&Value::Null, "105", &race(pods), second).await;
+        }
+        let text = bench.metrics.render().unwrap();
+        assert!(
+            text.contains("virtualnodepool_races_lost_total 1"),
+            "{taken}: {text}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub use record::{Ended, NodeRecord, PodRecord};
 pub use trail::Trail;
 pub use witness::Witness;
 
-use super::{DrainPlan, Scene, removal};
+use super::{DrainPlan, Scene, break_glass};
 use crate::observed::ObjectKey;
 use crate::plan::NodeInDrain;
 use crate::step::{AuditPatch, Step};
@@ -128,7 +128,7 @@ fn look<'a>(
         return None;
     }
     let going = matches!(entry.phase, DrainPhase::Shrinking | DrainPhase::Removing);
-    let abandoned = going && removal::gave_up(scene, &entry.name, &entry.uid)
+    let abandoned = going && break_glass::given_up(scene.seen, entry.ordinal, &entry.uid)
         || plan
             .retired
             .iter()

@@ -274,6 +274,7 @@ fn removable(held: i64) -> Observed {
         workload: seen.workload.there().cloned(),
         node: seen.nodes.get(&2).cloned(),
         provider_pod: None,
+        unclaimed: None,
     };
     seen.live.insert(2, live);
     see_gone(&mut seen, |_| (), "a");

@@ -1,0 +1,295 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+use vnp_crds::{DaemonSetPods, SHRINKING_ANNOTATION};
+
+use super::*;
+use crate::drain::settle::Settle;
+use crate::drain::tests::{list, look, plan_at, shrinks};
+use crate::finding::{Blocker, Finding};
+use crate::observed::Workload;
+use crate::testing::{after, fence_of, now, observed, pool, provider_pod};
+
+const NODE: &str = "virtual-node-eci-2";
+
+/// Ordinal 2 of 3 is to go. It has no Node and never had one; its first list was empty, and so is the second.
+fn nameless(provider: impl FnOnce(&mut ProviderPod)) -> Observed {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    let mut pool = (*seen.pool).clone();
+    pool.status = serde_json::from_value(json!({
+        "provider": { "type": "StatefulSet", "registered": [0, 1], "started": [0, 1], "replicas": 3 },
+    }))
+    .unwrap();
+    seen.pool = Arc::new(pool);
+    seen.nodes.remove(&2);
+    let mut pod = ProviderPod {
+        ready: false,
+        addresses: vec!["10.0.0.7".to_owned()],
+        host: Some("host-a".to_owned()),
+        ..provider_pod(2)
+    };
+    provider(&mut pod);
+    seen.provider_pods.insert(2, Arc::new(pod));
+    let mut raw = seen.workload.there().unwrap().raw.clone();
+    raw["metadata"]["annotations"] = json!({ SHRINKING_ANNOTATION: fence_of(2, "none") });
+    seen.workload = Workload::new(raw).into();
+    let first = list(after(-1), Vec::new());
+    seen.memory.entry(2).or_default().settle =
+        Settle::begin(fence_of(2, "none"), None, first, 0, DaemonSetPods::Evict).ok();
+    seen
+}
+
+/// A virtual node under another name.
+fn other(name: &str, pods: usize) -> UnclaimedNode {
+    UnclaimedNode {
+        node: NodeTrace {
+            name: name.to_owned(),
+            labels: BTreeMap::from([("type".to_owned(), "virtual-kubelet".to_owned())]),
+            ready: true,
+            beat: Some(after(-5)),
+            ..NodeTrace::default()
+        },
+        pods,
+        more: false,
+    }
+}
+
+fn with_others(seen: &mut Observed, others: Vec<UnclaimedNode>) {
+    look(seen, 2, now(), Vec::new());
+    seen.live.get_mut(&2).unwrap().unclaimed = Some(Arc::new(others));
+}
+
+fn held(plan: &DrainPlan) -> Option<Blocker> {
+    plan.findings.iter().find_map(|f| match f {
+        Finding::Blocker(b) => Some(b.clone()),
+        _ => None,
+    })
+}
+
+fn never_ran(pod: &mut ProviderPod) {
+    pod.created = Some(after(-600));
+}
+
+fn crashes(pod: &mut ProviderPod) {
+    pod.ran = true;
+    pod.restarts = 3;
+}
+
+#[test]
+fn a_provider_that_is_ready_is_never_taken_for_one_that_did_not_come_up() {
+    let mut seen = nameless(|p| p.ready = true);
+    let unread = plan_at(&seen, 2, now());
+    assert_eq!((unread.reads.as_slice(), shrinks(&unread).len()), (&[2][..], 0));
+    assert_eq!(held(&unread).unwrap().reason, BlockerReason::NodeMissing);
+    let mut own = other("burst", 3);
+    own.node.addresses = vec!["10.0.0.7".to_owned()];
+    with_others(&mut seen, vec![other("foreign", 1), own]);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!((shrinks(&plan).len(), plan.steps.len()), (0, 0));
+    let blocker = held(&plan).unwrap();
+    assert_eq!(
+        (blocker.reason, blocker.object.as_str(), blocker.pods),
+        (BlockerReason::NodeMissing, NODE, 4)
+    );
+    assert_eq!(
+        blocker.message,
+        "the provider virtual-node-eci-2 is Ready, but there is no Node virtual-node-eci-2, so nobody knows which instances it \
+         runs, and it is not taken away; virtual nodes that no pool claims: burst (3 pods; provider virtual-node-eci-2 has its \
+         address 10.0.0.7), foreign (1 pod); if one of them is its own, empty it first (kubectl drain burst), then let the \
+         provider name its Node after its pod (no --nodename, and DEFAULT_NODE_NAME from metadata.name), or if nothing of it \
+         runs, annotate the pool virtualnodes.dev/abandon-node=virtual-node-eci-2/none"
+    );
+    // Nothing would be lost: another template may be the cure.
+    assert_eq!(plan.held_by_provider, None);
+    with_others(&mut seen, Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!((shrinks(&plan).len(), plan.held_by_provider), (0, Some(2)));
+    assert!(
+        held(&plan)
+            .unwrap()
+            .message
+            .contains("no virtual node that no pool claims")
+    );
+}
+
+#[test]
+fn one_that_was_ready_is_not_either() {
+    let mut seen = nameless(|_| {});
+    let mut pool = (*seen.pool).clone();
+    pool.status.as_mut().unwrap().provider.as_mut().unwrap().started = vec![0, 1, 2];
+    seen.pool = Arc::new(pool);
+    with_others(&mut seen, Vec::new());
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
+    seen.provider_pods.remove(&2);
+    with_others(&mut seen, Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(shrinks(&plan), [0; 0]);
+    assert!(
+        held(&plan)
+            .unwrap()
+            .message
+            .contains("provider pod virtual-node-eci-2 is missing")
+    );
+}
+
+#[test]
+fn ready_seen_only_live_counts() {
+    let mut seen = nameless(never_ran);
+    with_others(&mut seen, Vec::new());
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [2]);
+    let live = seen.live.get_mut(&2).unwrap();
+    live.provider_pod = Some(Arc::new(provider_pod(2)));
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
+}
+
+#[test]
+fn what_was_not_looked_for_is_not_absent() {
+    let mut seen = nameless(never_ran);
+    with_others(&mut seen, Vec::new());
+    seen.live.get_mut(&2).unwrap().unclaimed = None;
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!((shrinks(&plan).len(), plan.reads.as_slice()), (0, &[2][..]));
+}
+
+#[test]
+fn pods_on_a_virtual_node_that_nobody_claims_hold_what_may_be_its_provider() {
+    let dead = |name| {
+        let mut node = other(name, 1);
+        node.node.ready = false;
+        node
+    };
+    let silent = |name| {
+        let mut node = other(name, 1);
+        node.node.beat = Some(after(-41));
+        node
+    };
+    let unread = |name| UnclaimedNode {
+        more: true,
+        ..other(name, 0)
+    };
+    let cases: [(&str, fn(&mut ProviderPod), UnclaimedNode, bool); 8] = [
+        (
+            "it crashes, and may have registered it",
+            crashes,
+            other("x", 1),
+            true,
+        ),
+        ("the same without pods", crashes, other("x", 0), false),
+        (
+            "it never ran, and the Node lives",
+            never_ran,
+            other("x", 1),
+            false,
+        ),
+        (
+            "one before it may have run, and the Node is dead",
+            never_ran,
+            dead("x"),
+            true,
+        ),
+        ("or silent", never_ran, silent("x"), true),
+        ("more pods than were read", crashes, unread("x"), true),
+        (
+            "the pod is too new to have been there at that heartbeat",
+            |p| p.created = Some(after(-60)),
+            other("x", 1),
+            true,
+        ),
+        (
+            "nobody knows since when it waits",
+            |p| p.created = None,
+            other("x", 1),
+            true,
+        ),
+    ];
+    for (what, provider, node, holds) in cases {
+        let mut seen = nameless(provider);
+        with_others(&mut seen, vec![node]);
+        let plan = plan_at(&seen, 2, now());
+        assert_eq!(shrinks(&plan).is_empty(), holds, "{what}");
+        assert_eq!(
+            held(&plan).is_some_and(|b| b.message.contains("x (")),
+            holds,
+            "{what}"
+        );
+    }
+    // Without a pod nobody knows since when none has been there.
+    let mut seen = nameless(never_ran);
+    seen.provider_pods.remove(&2);
+    with_others(&mut seen, vec![other("x", 1)]);
+    assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
+}
+
+#[test]
+fn a_node_is_claimed_by_its_name_and_virtual_by_label_taint_or_provider() {
+    let mut seen = nameless(|_| {});
+    let mut elsewhere = pool(json!({ "provider": { "name": "other-eci" } }));
+    elsewhere.metadata.name = Some("other".to_owned());
+    seen.others = vec![Arc::new(elsewhere)];
+    let named = |name: &str| other(name, 0).node;
+    let ordinary = |name: &str| NodeTrace {
+        name: name.to_owned(),
+        ..NodeTrace::default()
+    };
+    let cases = [
+        (named("burst"), true),
+        (named("virtual-node-eci-1"), false),
+        (named("virtual-node-eci-7"), true),
+        (named("virtual-node-eci-07"), true),
+        (named("other-eci-4"), false),
+        (named("other-eci-"), true),
+        (ordinary("host-b"), false),
+        (
+            NodeTrace {
+                taints: vec!["alibabacloud.com/eci".to_owned()],
+                ..ordinary("b")
+            },
+            true,
+        ),
+        (
+            NodeTrace {
+                addresses: vec!["10.0.0.7".to_owned()],
+                ..ordinary("b")
+            },
+            true,
+        ),
+        // A provider on its host's network has the same address.
+        (
+            NodeTrace {
+                addresses: vec!["10.0.0.7".to_owned()],
+                ..ordinary("host-a")
+            },
+            false,
+        ),
+        (
+            NodeTrace {
+                lease_holder: Some(NODE.to_owned()),
+                ..ordinary("b")
+            },
+            true,
+        ),
+        (
+            NodeTrace {
+                addresses: vec![NODE.to_owned()],
+                ..ordinary("b")
+            },
+            true,
+        ),
+    ];
+    for (node, expected) in cases {
+        assert_eq!(unclaimed(&seen, &node), expected, "{node:?}");
+    }
+    let mut reserved = named("b");
+    reserved
+        .labels
+        .insert("alibabacloud.com/node-type".to_owned(), "reserved".to_owned());
+    assert!(!unclaimed(&seen, &reserved));
+    // One of ours that is being removed is known.
+    let mut removed = crate::testing::node(7);
+    removed
+        .labels
+        .insert(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned());
+    seen.nodes.insert(7, Arc::new(removed));
+    assert!(!unclaimed(&seen, &named("virtual-node-eci-7")));
+}
