@@ -131,7 +131,7 @@ impl Reporter {
             let notes = memory.told.fresh(worth, |note| shown(&pass, note), now);
             notes
                 .iter()
-                .filter(|n| lost.contains(n))
+                .filter(|n| lost.contains(&n.note))
                 .for_each(|_| self.metrics.race_lost());
             notes
         });
