@@ -241,18 +241,16 @@ impl Cluster {
 
     /// A pool changed.
     pub fn pool_told(&self, told: Told<RowChange<VirtualNodePool>>) {
-        let Told::Changed {
-            change: RowChange { key, old, new },
-            ..
-        } = told
-        else {
-            // Refused: which pools there are is not known.
-            if self.pools.complete() {
+        let RowChange { key, old, new } = match told {
+            Told::Changed { change, .. } => change,
+            Told::Complete => {
                 self.rescope();
                 self.place();
                 self.wake_all();
+                return;
             }
-            return;
+            // Which pools there are is not known.
+            Told::Refused => return,
         };
         let uid = |pool: &Option<Arc<VirtualNodePool>>| pool.as_ref().and_then(|p| p.metadata.uid.clone());
         if let Some(before) = uid(&old).filter(|u| Some(u) != uid(&new).as_ref()) {

@@ -582,7 +582,7 @@ proptest! {
         prop_assert!(ours.count() <= own + 1, "{}", after);
         for term in list(&after, TERMS) {
             let expressions = list(term, "/matchExpressions");
-            let added = expressions.iter().filter(|e| e["values"] == json!(["virtual-kubelet"]) && e["operator"] == "In");
+            let added = expressions.iter().filter(|e| e["key"] == "type" && e["values"] == json!(["virtual-kubelet"]) && e["operator"] == "In");
             let own = list(&pod, TERMS).iter().flat_map(|t| list(t, "/matchExpressions")).filter(|e| e["key"] == "type").count();
             prop_assert!(added.count() <= own + 1, "{}", after);
         }
