@@ -85,6 +85,8 @@ wire_enum! {
         ProfileUnreadable,
         /// The provider refused the profile.
         ProfileRejected,
+        /// A watch fails again and again; what it feeds may be out of date.
+        WatchFailing,
         /// The CustomResourceDefinition of a projected object is not installed.
         CrdMissing = "CRDMissing",
         /// Nothing was asked for, or it is switched off.
@@ -149,13 +151,14 @@ impl Reason {
     ];
 
     /// Reasons of Stalled besides [`Reason::NOT_ACCEPTED`].
-    pub const STALLED: [Self; 6] = [
+    pub const STALLED: [Self; 7] = [
         Self::DrainBlocked,
         Self::DrainTimedOut,
         Self::RolloutReverted,
         Self::FieldContested,
         Self::ProfileUnreadable,
         Self::ProviderUnavailable,
+        Self::WatchFailing,
     ];
 }
 

@@ -304,6 +304,10 @@ wire_enum! {
         Throttled,
         /// A StatefulSet does not bring a pod back: the provider's, or one whose pods leave one at a time.
         StatefulSetStuck,
+        /// A pod, or a budget of its namespace, does not fit its type.
+        Unreadable,
+        /// Something holds an object that is deleted.
+        FinalizerHolds,
     }
 }
 

@@ -4,6 +4,7 @@
 //! and forgets one deletion in ten. Pods are placed by the real scheduler. The ledger and the audit log are the
 //! witnesses.
 
+mod accepted;
 mod adopt;
 mod audit_trail;
 mod deadline;

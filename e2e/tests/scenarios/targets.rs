@@ -10,8 +10,8 @@ use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
 use crate::fixture::{
-    blocked_by, counts, emptied_before_shrink, evictions, fill, get_pool, misbehave, pool, ready, resize,
-    shrunk, start_pool,
+    blocked_by, condition, counts, emptied_before_shrink, evictions, fill, get_pool, misbehave, pool, ready,
+    resize, shrunk, start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -151,11 +151,15 @@ async fn survivors_without_room_hold_a_drain_before_its_cordon() -> Result<()> {
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 8).await?;
         // The Node that stays says itself how little it takes.
-        s.kubectl(&format!(
-            r#"patch node {} --subresource=status --type merge --patch {{"status":{{"capacity":{{"pods":"5"}}}}}}"#,
-            s.node(0)
-        ))
-        .await?;
+        let offer = async |pods: u32| {
+            let patch = format!(r#"{{"status":{{"allocatable":{{"pods":"{pods}"}}}}}}"#);
+            s.kubectl(&format!(
+                "patch node {} --subresource=status --type merge --patch {patch}",
+                s.node(0)
+            ))
+            .await
+        };
+        offer(5).await?;
         let lowered = |replicas: u32, check: &str| {
             let mut pool = pool(s, replicas);
             pool["spec"]["drain"]["capacityCheck"] = json!(check);
@@ -199,8 +203,36 @@ async fn survivors_without_room_hold_a_drain_before_its_cordon() -> Result<()> {
         resize(s, 2).await?;
         ready(s, SOON).await?;
 
+        // Room in plenty, behind a taint that no pod tolerates.
+        offer(1000).await?;
+        s.kubectl(&format!(
+            "taint node {} example.com/maintenance=:NoSchedule",
+            s.node(0)
+        ))
+        .await?;
+        eventually("the node is of no use", SOON, async || {
+            let pool = get_pool(s).await?;
+            let ready = condition(&pool, "Ready").context("no condition Ready")?;
+            ensure!(pool["status"]["availableNodes"] == 1, "{}", pool["status"]);
+            ensure!(ready["reason"] == "NodesNotReady", "{ready}");
+            let told = "its taint example.com/maintenance:NoSchedule is not tolerated";
+            ensure!(
+                ready["message"].as_str().is_some_and(|m| m.contains(told)),
+                "{ready}"
+            );
+            Ok(())
+        })
+        .await?;
         s.apply(&lowered(1, "Enforce")).await?;
         held().await?;
+        let blockers = get_pool(s).await?["status"]["drain"]["blockers"].clone();
+        let against = format!("{}: its taint example.com/maintenance:NoSchedule", s.node(0));
+        ensure!(
+            blockers[0]["message"]
+                .as_str()
+                .is_some_and(|m| m.contains(&against)),
+            "{blockers}"
+        );
         s.kubectl("delete virtualnodepool room --wait=false").await?;
         begins("the pool goes, so its drain is not held").await?;
         ensure!(evictions(s)?.iter().all(|e| e.code != 201), "{:?}", evictions(s)?);

@@ -154,6 +154,9 @@ impl ClusterLoop {
     /// look like one that lets go.
     fn observe(&self, clock: Reading) -> Option<ClusterObserved> {
         let cluster = &self.cluster;
+        if !cluster.pools.flaws().is_empty() {
+            return None;
+        }
         if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
             return None;
         }
@@ -165,7 +168,7 @@ impl ClusterLoop {
                 clock,
             ) {
                 Sight::Gone => {}
-                Sight::Waiting(_) => return None,
+                Sight::Waiting(_) | Sight::Unreadable(_) => return None,
                 Sight::Seen(seen) => {
                     let rolled = rolled(&seen);
                     let drained = vnp_plan::drained(&seen);

@@ -64,7 +64,7 @@ impl OverflowLoop {
         let began = Instant::now();
         let clock = self.cluster.clock.read();
         let (result, again) = match self.cluster.observe(name, &self.operator, clock) {
-            Sight::Gone => return,
+            Sight::Gone | Sight::Unreadable(_) => return,
             Sight::Waiting(_) => ("waiting", Some(LOOK_AGAIN)),
             Sight::Seen(seen) => {
                 if prefers(&seen.pool) && self.cluster.overflow.right() != Right::Granted {

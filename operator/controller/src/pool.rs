@@ -15,7 +15,7 @@ use tracing::Instrument;
 use vnp_plan::observed::{Observed, OperatorFacts};
 use vnp_plan::plan::{Plan, Track, TrackKind};
 use vnp_plan::step::Step;
-use vnp_plan::workload::remember;
+use vnp_plan::workload::{note_stored, remember};
 
 use crate::apply::{Applier, Outcome, PoolRef, Retry};
 use crate::drain::DrainTasks;
@@ -175,6 +175,12 @@ impl PoolLoop {
                 self.forget(name);
                 return;
             }
+            Sight::Unreadable(pool) => {
+                // What it asked for before may not be wanted any more.
+                self.tasks
+                    .update(pool.metadata.uid.as_deref().unwrap_or_default(), Vec::new());
+                ("waiting", Again(None))
+            }
             Sight::Waiting(what) => {
                 tracing::debug!(what, "waiting for a cache");
                 ("waiting", Again(Some(began + LOOK_AGAIN)))
@@ -254,6 +260,7 @@ impl PoolLoop {
         }
         let mut outcomes = self.applier.run(&PoolRef::of(&seen.pool), &plan.tracks).await;
         self.judge(name, &outcomes, &mut again);
+        self.note_stored(&seen, &outcomes, now);
         outcomes.extend(held.outcomes);
         let reported = self.reporter.report(&seen, &plan, &outcomes, now).await;
         self.with(name, |memory| {
@@ -274,7 +281,10 @@ impl PoolLoop {
     /// What each step got, and what follows for the next pass.
     fn judge(&self, name: &str, outcomes: &[Outcome], again: &mut Again) {
         let now = Instant::now();
-        for Outcome { track, step, result } in outcomes {
+        for Outcome {
+            track, step, result, ..
+        } in outcomes
+        {
             let Some(track) = *track else { continue };
             let error = match result {
                 Ok(()) => {
@@ -295,6 +305,22 @@ impl PoolLoop {
             }
             tracing::warn!(track = ?track, step = word(step), error = error as &dyn std::error::Error, "failed");
             again.at(self.with(name, |memory| memory.setbacks.failed(track, step, now)));
+        }
+    }
+
+    /// What the server made of the writes that it took.
+    fn note_stored(&self, seen: &Observed, outcomes: &[Outcome], now: Timestamp) {
+        let stored = outcomes
+            .iter()
+            .filter_map(|o| Some((&o.step, o.stored.as_ref()?)));
+        let mut recalls = self
+            .cluster
+            .recalls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let recall = recalls.entry(seen.pool_uid().to_owned()).or_default();
+        for (step, workload) in stored {
+            note_stored(recall, seen, step, workload, now);
         }
     }
 

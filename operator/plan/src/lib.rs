@@ -2,6 +2,7 @@
 //! clock, no runtime, no I/O.
 
 pub mod accept;
+mod availability;
 pub mod compute;
 pub mod drain;
 pub mod finding;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod profile;
 pub mod proof;
 pub mod refuser;
+pub mod room;
 pub mod scheduling;
 mod selection;
 pub mod step;
@@ -23,6 +25,7 @@ mod taint_eviction;
 pub mod target;
 #[cfg(test)]
 mod testing;
+mod unreadable;
 pub mod webhook;
 pub mod workload;
 

@@ -5,7 +5,8 @@ use serde_json::json;
 use vnp_crds::{DeletionPolicy, Management, ProviderStatus, ProviderType};
 
 use crate::accept::{Acceptance, accept};
-use crate::drain::health::{HEARTBEAT_LIMIT, health};
+use crate::availability::unavailable;
+use crate::drain::health::HEARTBEAT_LIMIT;
 use crate::drain::{self, DrainPlan, Holds, break_glass, plan_drain};
 use crate::observed::{NodeView, Observed, Ordinal, Workload, WorkloadSeen};
 use crate::placement::outdated;
@@ -13,7 +14,7 @@ use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
 use crate::target::target;
 use crate::workload::{DrainState, plan_workload, roll_in_step};
-use crate::{pause, profile, scheduling, webhook};
+use crate::{pause, profile, scheduling, unreadable, webhook};
 
 /// Plans one pass.
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
@@ -55,6 +56,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     plan.findings.extend(profile::profile_findings(seen));
     plan.findings.extend(policies.findings);
     plan.findings.extend(webhook::webhook_findings(seen, now));
+    plan.findings.extend(unreadable::findings(seen));
     plan.wake_at = drain
         .wake_at
         .into_iter()
@@ -74,7 +76,9 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
             TrackKind::Workload,
             workload.steps.into_iter().take_while(release).collect(),
         );
-        plan.add(TrackKind::Drain, drain_steps);
+        for steps in by_object(drain_steps) {
+            plan.add(TrackKind::Drain, steps);
+        }
         for step in policies.steps {
             plan.add(TrackKind::Policies, vec![step]);
         }
@@ -86,6 +90,24 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     } else {
         plan
     }
+}
+
+/// Steps about different Nodes do not rely on each other: one that is refused must not stop the others. But where the fence
+/// goes, all that follows relies on that.
+fn by_object(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let unfences = |s: &Step| matches!(s, Step::PatchWorkload(p) if p.purpose == PatchPurpose::Unfence);
+    if steps.iter().any(unfences) {
+        return vec![steps];
+    }
+    let mut tracks: Vec<(Option<String>, Vec<Step>)> = Vec::new();
+    for step in steps {
+        let node = step.node().map(ToOwned::to_owned);
+        match tracks.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, track)) => track.push(step),
+            None => tracks.push((node, vec![step])),
+        }
+    }
+    tracks.into_iter().map(|(_, steps)| steps).collect()
 }
 
 impl Plan {
@@ -237,10 +259,16 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
     let ours = |o: &Ordinal| held.contains(o) || labelled(o);
     let in_pool = |o: &Ordinal| ours(o) || drain.nodes.iter().any(|n| n.ordinal == *o);
     let nodes = seen.nodes.iter().filter(|(o, n)| in_pool(o) && !n.reserved());
-    let available = seen.nodes.iter().filter(|(o, n)| {
-        let provider = seen.provider_pods.get(*o).map(AsRef::as_ref);
-        ours(o) && !n.unschedulable && !n.reserved() && health(Some(n), provider, now).is_ok()
-    });
+    let wanted = target.map_or(Ordinal::MAX, |t| held.start.saturating_add(t));
+    let mut available = 0;
+    let mut unavailable_nodes = Vec::new();
+    for (ordinal, node) in seen.nodes.iter().filter(|(o, n)| ours(o) && !n.reserved()) {
+        match unavailable(seen, *ordinal, node, now) {
+            None => available += 1,
+            Some(why) if *ordinal < wanted => unavailable_nodes.push(format!("{}: {why}", node.name)),
+            Some(_) => {}
+        }
+    }
     let pods = || {
         let ordinals = seen.bound.keys().copied().filter(|o| in_pool(o));
         ordinals.flat_map(|o| seen.pods_on(o))
@@ -249,7 +277,8 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
         target,
         deletion_policy: served.then(|| seen.pool.spec.deletion_policy()),
         nodes: int(nodes.count()),
-        available: int(available.count()),
+        available,
+        unavailable: unavailable_nodes,
         pods: int(pods().count()),
         outdated: outdated(seen, pods()).map(int),
         registered: registered(seen),
@@ -306,7 +335,7 @@ mod tests {
 
     use super::*;
     use crate::observed::Blind;
-    use crate::testing::{node, now, observed, pool, with_node};
+    use crate::testing::{node, now, observed, pool, set_our_cordon, with_node};
 
     fn with_status(seen: &mut Observed, status: serde_json::Value) {
         let mut pool = (*seen.pool).clone();
@@ -418,6 +447,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_refused_uncordon_stops_neither_another_nor_what_lies_behind_it() {
+        let mut seen = observed(pool(json!({ "replicas": 3 })), 3);
+        for ordinal in [0, 1] {
+            with_node(&mut seen, ordinal, set_our_cordon);
+        }
+        with_node(&mut seen, 2, |n| n.labels.clear());
+        let firsts = |seen: &Observed| {
+            let plan = plan(seen, now());
+            let drain = plan.tracks.iter().filter(|t| t.kind == TrackKind::Drain);
+            drain
+                .map(|t| t.steps.iter().map(|s| s.node().map(ToOwned::to_owned)).collect())
+                .collect::<Vec<Vec<_>>>()
+        };
+        let nodes = [0, 1, 2].map(|o| vec![Some(node(o).name)]);
+        assert_eq!(firsts(&seen), nodes);
+        // The fence goes before any cordon does.
+        let mut raw = seen.workload.there().unwrap().raw.clone();
+        raw["metadata"]["annotations"] = json!({ vnp_crds::SHRINKING_ANNOTATION: "2/node-2/3" });
+        seen.workload = Workload::new(raw).into();
+        let one = firsts(&seen);
+        assert_eq!((one.len(), one[0].len(), &one[0][0]), (1, 4, &None));
     }
 
     #[test]

@@ -67,8 +67,10 @@ pub struct Facts {
     pub deletion_policy: Option<DeletionPolicy>,
     /// Node objects of the pool.
     pub nodes: i32,
-    /// Ready, schedulable, provider healthy.
+    /// Ready, open to the pool's pods, provider healthy.
     pub available: i32,
+    /// The other wanted nodes, each with what is the matter with it.
+    pub unavailable: Vec<String>,
     /// Pods bound to the pool's nodes.
     pub pods: i32,
     /// Of these, pods with compute defaults that new ones no longer get; `None` when nobody records what they got.

@@ -158,6 +158,19 @@ pub enum Step {
     RecordAudit(AuditPatch),
 }
 
+impl Step {
+    /// The Node that it writes to.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Cordon { node, .. }
+            | Self::Uncordon { node, .. }
+            | Self::LabelNode { node, .. }
+            | Self::DeleteNode { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+}
+
 /// Why a provider pod is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartReason {

@@ -118,15 +118,12 @@ pub(crate) fn node(ordinal: Ordinal) -> NodeView {
         ready: true,
         taints: Vec::new(),
         unschedulable: false,
-        cordon_owner: CordonOwner::Nobody,
-        cordon_term: None,
-        pod_capacity: None,
+        allocatable: BTreeMap::from([("pods".to_owned(), 1000)]),
         heartbeat: Some(Heartbeat {
             seen_at: now(),
             beats: 10,
         }),
-        deleting: false,
-        no_execute: Vec::new(),
+        ..NodeView::default()
     }
 }
 
@@ -215,6 +212,8 @@ pub(crate) fn observed(pool: VirtualNodePool, replicas: i32) -> Observed {
         later: Default::default(),
         left_alone: Default::default(),
         overflow: Default::default(),
+        flaws: Vec::new(),
+        failing: Vec::new(),
         memory: (0..replicas).map(|o| (o, memory(o))).collect(),
         recall: Recall::default(),
         live: BTreeMap::new(),

@@ -23,6 +23,7 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use kube::Client;
 use vnp_crds::VirtualNodePool;
+use vnp_plan::observed::Workload;
 use vnp_plan::plan::{Track, TrackKind};
 use vnp_plan::step::Step;
 
@@ -74,6 +75,23 @@ pub struct Outcome {
     pub step: Step,
     /// What came of it.
     pub result: Result<(), ApplyError>,
+    /// The workload as the server stored it with a patch of it.
+    pub stored: Option<Workload>,
+}
+
+impl Outcome {
+    fn of(track: Option<TrackKind>, step: Step, answer: Result<Option<Workload>, ApplyError>) -> Self {
+        let (result, stored) = match answer {
+            Ok(stored) => (Ok(()), stored),
+            Err(error) => (Err(error), None),
+        };
+        Self {
+            track,
+            step,
+            result,
+            stored,
+        }
+    }
 }
 
 /// Pods that are let overflow at once: the API server has other callers.
@@ -114,12 +132,8 @@ impl Applier {
         // A step about a pool would find no name here, and an empty name is refused before anything is sent.
         let nobody = &PoolRef::default();
         join_all(steps.iter().map(|step| async move {
-            let result = self.step(nobody, step).await;
-            Outcome {
-                track: None,
-                step: step.clone(),
-                result,
-            }
+            let answer = self.step(nobody, step).await;
+            Outcome::of(None, step.clone(), answer)
         }))
         .await
     }
@@ -129,12 +143,8 @@ impl Applier {
         let nobody = &PoolRef::default();
         stream::iter(steps)
             .map(|step| async move {
-                let result = self.step(nobody, &step).await;
-                Outcome {
-                    track: None,
-                    step,
-                    result,
-                }
+                let answer = self.step(nobody, &step).await;
+                Outcome::of(None, step, answer)
             })
             .buffer_unordered(OVERFLOWS_AT_ONCE)
             .collect()
@@ -146,19 +156,15 @@ impl Applier {
     /// # Errors
     /// [`ApplyError`] when it was not carried out.
     pub async fn run_cluster(&self, step: &Step) -> Result<(), ApplyError> {
-        self.step(&PoolRef::default(), step).await
+        self.step(&PoolRef::default(), step).await.map(drop)
     }
 
     async fn run_track(&self, pool: &PoolRef, track: &Track) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for step in &track.steps {
-            let result = self.step(pool, step).await;
-            let failed = result.is_err();
-            outcomes.push(Outcome {
-                track: Some(track.kind),
-                step: step.clone(),
-                result,
-            });
+            let answer = self.step(pool, step).await;
+            let failed = answer.is_err();
+            outcomes.push(Outcome::of(Some(track.kind), step.clone(), answer));
             if failed {
                 break;
             }
@@ -166,15 +172,18 @@ impl Applier {
         outcomes
     }
 
-    async fn step(&self, pool: &PoolRef, step: &Step) -> Result<(), ApplyError> {
+    async fn step(&self, pool: &PoolRef, step: &Step) -> Result<Option<Workload>, ApplyError> {
         let writer = &self.writer;
-        match step {
+        let shown = |stored| Some(Workload::new(stored));
+        let written = match step {
+            Step::ApplyWorkload { body, .. } => return workload::apply(writer, pool, body).await.map(shown),
+            Step::PatchWorkload(patch) => {
+                return workload::patch(writer, pool, &patch.patch).await.map(shown);
+            }
+            Step::Shrink(shrink) => return workload::patch(writer, pool, shrink.patch()).await.map(shown),
             Step::AddPoolFinalizer => pool_object::add_finalizer(writer, pool).await,
             Step::RemovePoolFinalizer => pool_object::remove_finalizer(writer, pool).await,
             Step::CreateWorkload { body } => workload::create(writer, pool, body).await,
-            Step::ApplyWorkload { body, .. } => workload::apply(writer, pool, body).await,
-            Step::PatchWorkload(patch) => workload::patch(writer, pool, &patch.patch).await,
-            Step::Shrink(shrink) => workload::patch(writer, pool, shrink.patch()).await,
             Step::DeleteWorkload { uid } => workload::delete(writer, pool, uid).await,
             Step::SaveCopy { name, content } => {
                 copies::save(writer, &self.namespace, pool, name, content).await
@@ -209,6 +218,7 @@ impl Applier {
                 uid,
                 resource_version,
             } => profile::delete(writer, config_map, uid, resource_version).await,
-        }
+        };
+        written.map(|()| None)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::PoolRef;
 use super::error::ApplyError;
-use super::write::{Place, Writer, delete_params, forced};
+use super::write::{Place, Writer, delete_params, forced, plain};
 
 fn place(pool: &PoolRef) -> Place {
     Place::namespaced::<StatefulSet>("statefulsets.apps", &pool.provider_namespace)
@@ -16,9 +16,9 @@ pub(super) async fn create(writer: &Writer, pool: &PoolRef, body: &Value) -> Res
     writer.create(&place(pool), &pool.provider_name, body).await
 }
 
-pub(super) async fn apply(writer: &Writer, pool: &PoolRef, body: &Value) -> Result<(), ApplyError> {
+pub(super) async fn apply(writer: &Writer, pool: &PoolRef, body: &Value) -> Result<Value, ApplyError> {
     writer
-        .patch(
+        .patch_stored(
             &place(pool),
             &pool.provider_name,
             &forced(vnp_crds::FIELD_MANAGER),
@@ -31,8 +31,15 @@ pub(super) async fn patch(
     writer: &Writer,
     pool: &PoolRef,
     patch: &json_patch::Patch,
-) -> Result<(), ApplyError> {
-    writer.json_patch(&place(pool), &pool.provider_name, patch).await
+) -> Result<Value, ApplyError> {
+    writer
+        .patch_stored(
+            &place(pool),
+            &pool.provider_name,
+            &plain(),
+            &Patch::Json::<()>(patch.clone()),
+        )
+        .await
 }
 
 pub(super) async fn delete(writer: &Writer, pool: &PoolRef, uid: &str) -> Result<(), ApplyError> {

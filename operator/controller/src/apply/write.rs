@@ -8,7 +8,8 @@ use kube::api::{
 };
 use kube::core::request::Request;
 use serde::Serialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
 use super::error::{ApplyError, Retry, Target};
 use crate::runtime::lease::Claim;
@@ -132,6 +133,18 @@ impl Writer {
         self.send(place.target("patch", name), request).await
     }
 
+    /// Patches an object and gives it back as the server stored it, which may be otherwise than it was asked for.
+    pub(super) async fn patch_stored(
+        &self,
+        place: &Place,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<impl Serialize>,
+    ) -> Result<Value, ApplyError> {
+        let request = Request::new(place.url.clone()).patch(name, params, patch);
+        self.answered(place.target("patch", name), request).await
+    }
+
     /// Applies a JSON patch, which carries its own preconditions.
     pub(super) async fn json_patch(
         &self,
@@ -162,15 +175,22 @@ impl Writer {
         target: Target,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<(), ApplyError> {
+        // The answer's body is not needed: what is true is what the watches show.
+        self.answered(target, request).await.map(|IgnoredAny| ())
+    }
+
+    async fn answered<T: DeserializeOwned>(
+        &self,
+        target: Target,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, ApplyError> {
         let resource = target.resource;
         let what = target.to_string();
         let result = self.call(target, request).await;
-        self.metrics.wrote(
-            resource,
-            result.as_ref().map_or_else(ApplyError::label, |()| "ok"),
-        );
+        self.metrics
+            .wrote(resource, result.as_ref().map_or_else(ApplyError::label, |_| "ok"));
         match &result {
-            Ok(()) => tracing::debug!(write = what, "written"),
+            Ok(_) => tracing::debug!(write = what, "written"),
             Err(error) if error.retry() == Retry::LookAgain => {
                 tracing::info!(write = what, "moved; looking again")
             }
@@ -183,11 +203,11 @@ impl Writer {
         result
     }
 
-    async fn call(
+    async fn call<T: DeserializeOwned>(
         &self,
         target: Target,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<T, ApplyError> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
@@ -200,9 +220,8 @@ impl Writer {
         if let Err(source) = self.claim.check() {
             return Err(ApplyError::LeaseLost { target, source });
         }
-        // The answer's body is not needed: what is true is what the watches show.
-        match tokio::time::timeout(LONGEST, self.client.request::<IgnoredAny>(request)).await {
-            Ok(Ok(IgnoredAny)) => Ok(()),
+        match tokio::time::timeout(LONGEST, self.client.request::<T>(request)).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(ApplyError::of(target, error)),
             Err(_) => Err(ApplyError::TooLate {
                 target,

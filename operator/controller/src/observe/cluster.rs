@@ -603,7 +603,7 @@ mod tests {
             put(&cluster, pool);
             cluster.webhook.placing()
         };
-        let listed = ["a", "b"].map(|name| Event::InitApply(pool(name, name, json!({}))));
+        let listed = ["a", "b"].map(|name| Event::InitApply(pool(name, name, json!({})).into()));
         let listed = [Event::Init].into_iter().chain(listed).chain([Event::InitDone]);
         cluster
             .pools

@@ -8,7 +8,8 @@ use vnp_crds::{VirtualNodePool, virtual_node};
 use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{Budget, NodeView, ObjectKey, SavedCopy, Workload};
 
-use super::mirror::Kind;
+use super::mirror::{Kind, Worst};
+use super::read::Unreadable;
 use super::scope::Scope;
 use super::wire::{RawWorkload, SlimNode};
 use crate::runtime::clock::Clock;
@@ -65,6 +66,15 @@ impl Kind for Nodes {
             status_beat: node.status_beat,
         }
     }
+
+    fn worst(&self, object: &Unreadable) -> Worst<NodeRow> {
+        let node = SlimNode::worst(object);
+        if self.wants(&node) {
+            Worst::View(self.view(node, None))
+        } else {
+            Worst::Foreign
+        }
+    }
 }
 
 /// Heartbeats in kube-node-lease.
@@ -84,6 +94,13 @@ impl Kind for Leases {
 
     fn view(&self, lease: Lease, _: Option<&Self::View>) -> Self::View {
         lease.spec?.renew_time.map(|t| t.0)
+    }
+
+    fn worst(&self, object: &Unreadable) -> Worst<Self::View> {
+        match object.metadata.name.as_deref() {
+            Some(name) if self.scope.node(name) => Worst::AsBefore,
+            _ => Worst::Foreign,
+        }
     }
 }
 
@@ -142,7 +159,21 @@ impl Kind for Budgets {
             desired: status.desired_healthy.unwrap_or(0),
             expected: status.expected_pods.unwrap_or(0),
             sync_failed: failed.map(|c| c.message),
+            unreadable: false,
         }
+    }
+
+    /// It may cover every pod of its namespace and allow nothing.
+    fn worst(&self, object: &Unreadable) -> Worst<Budget> {
+        Worst::View(Budget {
+            key: ObjectKey {
+                namespace: object.metadata.namespace.clone().unwrap_or_default(),
+                name: object.metadata.name.clone().unwrap_or_default(),
+            },
+            changed_at: Timestamp::UNIX_EPOCH,
+            unreadable: true,
+            ..Budget::default()
+        })
     }
 }
 
@@ -179,6 +210,19 @@ impl Kind for Copies {
     fn wants(&self, secret: &Secret) -> bool {
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         name.starts_with(RESTORE_PREFIX) || name.starts_with(TEMPLATE_PREFIX)
+    }
+
+    /// Present, and of no use, as one with a content that can't be read.
+    fn worst(&self, object: &Unreadable) -> Worst<SavedCopy> {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        if !(name.starts_with(RESTORE_PREFIX) || name.starts_with(TEMPLATE_PREFIX)) {
+            return Worst::Foreign;
+        }
+        Worst::View(SavedCopy {
+            name,
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            content: serde_json::Value::Null,
+        })
     }
 
     fn view(&self, secret: Secret, _: Option<&SavedCopy>) -> SavedCopy {
@@ -246,6 +290,17 @@ impl Kind for Warnings {
     fn wants(&self, event: &Event) -> bool {
         let about = event.involved_object.name.as_deref();
         event.type_.as_deref() == Some("Warning") && about.is_some_and(|n| super::PROFILES.contains(&n))
+    }
+
+    fn worst(&self, object: &Unreadable) -> Worst<Warning> {
+        let about = object
+            .raw
+            .pointer("/involvedObject/name")
+            .and_then(serde_json::Value::as_str);
+        match about {
+            Some(name) if super::PROFILES.contains(&name) => Worst::AsBefore,
+            _ => Worst::Foreign,
+        }
     }
 
     fn view(&self, event: Event, _: Option<&Warning>) -> Warning {

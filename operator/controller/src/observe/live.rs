@@ -15,6 +15,7 @@ use vnp_plan::proof::{IncompleteList, ListAnswer, LiveFacts, QuorumList};
 
 use super::cluster::Cluster;
 use super::heartbeat::Sign;
+use super::read::Read;
 use super::scope;
 use super::wire::{RawWorkload, SlimNode, SlimPod};
 
@@ -119,7 +120,7 @@ async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<Unclaim
             node.beat = node.beat.max(spec.renew_time.map(|t| t.0));
             node.lease_holder = spec.holder_identity;
         }
-        let pods: Api<SlimPod> = Api::all(client.clone());
+        let pods: Api<Read<SlimPod>> = Api::all(client.clone());
         let params = ListParams::default()
             .fields(&format!("spec.nodeName={}", node.name))
             .limit(PAGE);
@@ -131,7 +132,8 @@ async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<Unclaim
             });
         }
         let more = page.metadata.continue_.is_some_and(|t| !t.is_empty());
-        let pods = page.items.iter().filter(|p| !p.bound.mirror).count();
+        let pods = page.items.into_iter().map(|p| p.or_worst(SlimPod::worst));
+        let pods = pods.filter(|p| !p.bound.mirror).count();
         found.push(UnclaimedNode { node, pods, more });
     }
     Ok(found)
@@ -168,8 +170,8 @@ async fn read_all(
 
     let pools: Api<VirtualNodePool> = Api::all(client.clone());
     let workloads: Api<RawWorkload> = Api::namespaced(client.clone(), &provider.namespace);
-    let nodes: Api<SlimNode> = Api::all(client.clone());
-    let pods: Api<SlimPod> = Api::namespaced(client.clone(), &provider.namespace);
+    let nodes: Api<Read<SlimNode>> = Api::all(client.clone());
+    let pods: Api<Read<SlimPod>> = Api::namespaced(client.clone(), &provider.namespace);
     let (pool, workload, node, pod) = futures::join!(
         pools.get_opt(seen.pool_name()),
         workloads.get_opt(&provider.name),
@@ -184,6 +186,7 @@ async fn read_all(
     let node = node.map_err(api("the Node"))?;
     let pod = pod.map_err(api("the provider pod"))?;
     let node = node.map(|node| {
+        let node = node.or_worst(SlimNode::worst);
         if let Some(stamp) = node.status_beat {
             cluster
                 .heartbeats
@@ -197,14 +200,14 @@ async fn read_all(
         pool: Arc::new(pool),
         workload: workload.map(|w| Arc::new(Workload::new(w.raw))),
         node,
-        provider_pod: pod.map(|pod| Arc::new(pod.provider())),
+        provider_pod: pod.map(|pod| Arc::new(pod.or_worst(SlimPod::worst).provider())),
         unclaimed: None,
     })
 }
 
 /// Lists the pods of a node from the store: no resourceVersion, so no cache may answer, and no limit, so it is one page.
 async fn list(client: &Client, node: &str, asked_at: Timestamp) -> Result<QuorumList, LiveError> {
-    let pods: Api<SlimPod> = Api::all(client.clone());
+    let pods: Api<Read<SlimPod>> = Api::all(client.clone());
     let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let answer = pods.list(&params).await.map_err(api("the pods of the node"))?;
     if answer.types.kind != "PodList" {
@@ -213,10 +216,11 @@ async fn list(client: &Client, node: &str, asked_at: Timestamp) -> Result<Quorum
             kind: answer.types.kind,
         });
     }
+    let items = answer.items.into_iter();
     let answer = ListAnswer {
         resource_version: answer.metadata.resource_version,
         continue_token: answer.metadata.continue_,
-        pods: answer.items.into_iter().map(|pod| pod.bound).collect(),
+        pods: items.map(|pod| pod.or_worst(SlimPod::worst).bound).collect(),
     };
     complete(asked_at, answer).map_err(|source| LiveError::Incomplete {
         node: node.to_owned(),
@@ -272,6 +276,21 @@ mod tests {
             !asked[0].contains("resourceVersion") && !asked[0].contains("limit"),
             "{asked:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_read_holds_its_node() {
+        let (client, _) = client(
+            json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "5"}, "items": [
+            {"metadata": {"name": "p", "namespace": "shop", "uid": "u", "deletionTimestamp": "9999-12-31T23:59:59Z"},
+             "spec": {"nodeName": "v-1"}, "status": {"phase": "Succeeded"}}]}),
+        );
+        let list = list(&client, "v-1", Timestamp::now()).await.unwrap();
+        let held: Vec<_> = list
+            .holding()
+            .map(|p| (p.key.to_string(), p.unreadable))
+            .collect();
+        assert_eq!(held, [("shop/p".to_owned(), true)]);
     }
 
     #[tokio::test]

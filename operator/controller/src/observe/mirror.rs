@@ -6,13 +6,17 @@ use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use vnp_plan::observed::Flaw;
 
+use super::read::{Read, Unreadable};
 use crate::runtime::clients::WATCH_SECONDS;
 use crate::runtime::metrics::Metrics;
 
@@ -34,13 +38,34 @@ pub trait Shelf: Send + Sync + 'static {
     fn take(&mut self, object: &Self::Object) -> Vec<Self::Change>;
     /// Removes all objects but those with these UIDs.
     fn retain(&mut self, uids: &HashSet<String>) -> Vec<Self::Change>;
+    /// Adds or replaces an object that can't be read, as the worst that it may be. `None` when it does not concern us.
+    fn put_unreadable(&mut self, object: &Unreadable) -> Option<Vec<Self::Change>>;
+    /// Removes such an object.
+    fn take_unreadable(&mut self, object: &Unreadable) -> Vec<Self::Change>;
 }
+
+/// Failures of a watch in a row.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
+    error: String,
+}
+
+/// A watch that has failed for so long does not come back by itself.
+pub const FAILS_FOR_GOOD: Duration = Duration::from_secs(60);
+/// Failures that are further apart have something between them that worked: the longest pause between two tries is 30 s,
+/// and a call takes its time.
+const IN_A_ROW: Duration = Duration::from_secs(90);
 
 /// What a watch keeps up to date.
 #[derive(Debug)]
 pub struct Mirror<S> {
     kind: &'static str,
     shelf: RwLock<S>,
+    /// By UID.
+    flaws: RwLock<BTreeMap<String, Flaw>>,
+    failing: RwLock<Option<Failing>>,
     complete: AtomicBool,
     refused: RwLock<Option<String>>,
 }
@@ -77,6 +102,8 @@ impl<S: Shelf> Mirror<S> {
         Arc::new(Self {
             kind,
             shelf: RwLock::new(shelf),
+            flaws: RwLock::default(),
+            failing: RwLock::default(),
             complete: AtomicBool::new(false),
             refused: RwLock::default(),
         })
@@ -124,13 +151,51 @@ impl<S: Shelf> Mirror<S> {
         self.complete.store(false, Ordering::Release);
     }
 
-    fn fold(&self, fresh: &mut HashSet<String>, event: Event<S::Object>) -> Vec<S::Change> {
+    /// How long the watch has failed without a break, and how it failed last.
+    pub fn failing(&self) -> Option<(Duration, String)> {
+        let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner);
+        let failing = failing.as_ref().filter(|f| f.last.elapsed() < IN_A_ROW)?;
+        Some((failing.since.elapsed(), failing.error.clone()))
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        // The outermost words only say that a watch failed.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let (now, error) = (Instant::now(), cause.to_string());
+        let mut failing = self.failing.write().unwrap_or_else(PoisonError::into_inner);
+        let since = failing
+            .as_ref()
+            .filter(|f| f.last.elapsed() < IN_A_ROW)
+            .map(|f| f.since);
+        *failing = Some(Failing {
+            since: since.unwrap_or(now),
+            last: now,
+            error,
+        });
+    }
+
+    /// The objects that are there and can't be read.
+    pub fn flaws(&self) -> Vec<Flaw> {
+        let flaws = self.flaws.read().unwrap_or_else(PoisonError::into_inner);
+        flaws.values().cloned().collect()
+    }
+
+    fn fold(
+        &self,
+        fresh: &mut HashSet<String>,
+        event: Event<Read<S::Object>>,
+        metrics: &Metrics,
+    ) -> Vec<S::Change> {
         match event {
             Event::Init => {
                 fresh.clear();
                 Vec::new()
             }
-            Event::InitApply(object) => {
+            Event::InitApply(Read::Object(object)) => {
+                self.readable(&object, metrics);
                 if self.read(|s| s.wants(&object)) {
                     fresh.extend(object.meta().uid.clone());
                     self.write(|s| s.put(object))
@@ -138,17 +203,83 @@ impl<S: Shelf> Mirror<S> {
                     Vec::new()
                 }
             }
+            Event::InitApply(Read::Unreadable(object)) => {
+                fresh.extend(object.metadata.uid.clone());
+                self.unreadable(&object, metrics)
+            }
             // What a list does not show is gone, also when nobody watched it go.
-            Event::InitDone => self.write(|s| s.retain(&std::mem::take(fresh))),
-            Event::Apply(object) if self.read(|s| s.wants(&object)) => self.write(|s| s.put(object)),
-            Event::Apply(object) | Event::Delete(object) => self.write(|s| s.take(&object)),
+            Event::InitDone => {
+                let fresh = std::mem::take(fresh);
+                self.keep_flaws(metrics, |uid| fresh.contains(uid));
+                self.write(|s| s.retain(&fresh))
+            }
+            Event::Apply(Read::Object(object)) if self.read(|s| s.wants(&object)) => {
+                self.readable(&object, metrics);
+                self.write(|s| s.put(object))
+            }
+            Event::Apply(Read::Object(object)) | Event::Delete(Read::Object(object)) => {
+                self.readable(&object, metrics);
+                self.write(|s| s.take(&object))
+            }
+            Event::Apply(Read::Unreadable(object)) => self.unreadable(&object, metrics),
+            Event::Delete(Read::Unreadable(object)) => {
+                let uid = object.metadata.uid.as_deref().unwrap_or_default();
+                self.keep_flaws(metrics, |known| known != uid);
+                self.write(|s| s.take_unreadable(&object))
+            }
+        }
+    }
+
+    /// Takes an object that can't be read for the worst that it may be.
+    fn unreadable(&self, object: &Unreadable, metrics: &Metrics) -> Vec<S::Change> {
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let Some(changes) = self.write(|s| s.put_unreadable(object)) else {
+            self.keep_flaws(metrics, |known| *known != uid);
+            return Vec::new();
+        };
+        let (key, error) = (object.key(), object.error.clone());
+        let mut flaws = self.flaws.write().unwrap_or_else(PoisonError::into_inner);
+        let kind = self.kind;
+        let flaw = Flaw { kind, key, error };
+        if flaws.get(&uid) != Some(&flaw) {
+            tracing::warn!(
+                kind = self.kind,
+                object = flaw.key,
+                error = flaw.error,
+                "an object can't be read"
+            );
+        }
+        if flaws.insert(uid, flaw).is_none() {
+            metrics.unreadable(self.kind, 1);
+        }
+        changes
+    }
+
+    fn readable(&self, object: &S::Object, metrics: &Metrics) {
+        let none = self
+            .flaws
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty();
+        if let Some(uid) = object.meta().uid.as_deref().filter(|_| !none) {
+            self.keep_flaws(metrics, |known| known != uid);
+        }
+    }
+
+    fn keep_flaws(&self, metrics: &Metrics, keep: impl Fn(&str) -> bool) {
+        let mut flaws = self.flaws.write().unwrap_or_else(PoisonError::into_inner);
+        let before = flaws.len();
+        flaws.retain(|uid, _| keep(uid));
+        let gone = i64::try_from(before - flaws.len()).unwrap_or(i64::MAX);
+        if gone > 0 {
+            metrics.unreadable(self.kind, -gone);
         }
     }
 
     /// Follows a watch for as long as it lasts, and tells of changes. Errors are waited out with growing pauses.
     pub async fn follow(
         &self,
-        events: impl Stream<Item = watcher::Result<Event<S::Object>>> + Send,
+        events: impl Stream<Item = watcher::Result<Event<Read<S::Object>>>> + Send,
         metrics: &Metrics,
         mut tell: impl FnMut(Told<S::Change>) + Send,
     ) {
@@ -159,6 +290,7 @@ impl<S: Shelf> Mirror<S> {
                 Ok(event) => event,
                 Err(error) => {
                     metrics.watch_failed(self.kind);
+                    self.failed(&error);
                     tracing::warn!(
                         kind = self.kind,
                         error = &error as &dyn std::error::Error,
@@ -172,8 +304,15 @@ impl<S: Shelf> Mirror<S> {
                     continue;
                 }
             };
+            // A list begins before it is answered.
+            if !matches!(event, Event::Init) {
+                self.failing
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+            }
             let done = matches!(event, Event::InitDone);
-            for change in self.fold(&mut fresh, event) {
+            for change in self.fold(&mut fresh, event, metrics) {
                 tell(Told::Changed {
                     change,
                     initial: !self.complete(),
@@ -190,11 +329,11 @@ impl<S: Shelf> Mirror<S> {
 
 /// The watch of an API, with pauses after errors.
 pub fn watch<K>(
-    api: Api<K>,
+    api: Api<Read<K>>,
     fields: Option<&str>,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+) -> impl Stream<Item = watcher::Result<Event<Read<K>>>> + Send + use<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let config = match fields {
@@ -215,6 +354,21 @@ pub trait Kind: Send + Sync + 'static {
     fn wants(&self, object: &Self::Object) -> bool;
     /// Its view; `before` is the one it replaces.
     fn view(&self, object: Self::Object, before: Option<&Self::View>) -> Self::View;
+    /// What stands for an object that can't be read.
+    fn worst(&self, _: &Unreadable) -> Worst<Self::View> {
+        Worst::AsBefore
+    }
+}
+
+/// What stands for an object that can't be read.
+#[derive(Debug)]
+pub enum Worst<V> {
+    /// It does not concern us.
+    Foreign,
+    /// What it was when it could be read last, if it ever could: nothing is worse.
+    AsBefore,
+    /// This.
+    View(V),
 }
 
 /// A shelf with one view per object, by `<namespace>/<name>` or `<name>`.
@@ -271,6 +425,39 @@ impl<K: Kind> Table<K> {
     }
 }
 
+impl<K: Kind> Table<K> {
+    fn replace(&mut self, key: String, uid: String, view: K::View) -> Vec<RowChange<K::View>> {
+        if self
+            .rows
+            .get(&key)
+            .is_some_and(|row| row.uid == uid && *row.view == view)
+        {
+            return Vec::new();
+        }
+        let new = Arc::new(view);
+        let row = Row {
+            uid,
+            view: new.clone(),
+        };
+        let old = self.rows.insert(key.clone(), row).map(|row| row.view);
+        vec![RowChange {
+            key,
+            old,
+            new: Some(new),
+        }]
+    }
+
+    fn remove(&mut self, key: String) -> Vec<RowChange<K::View>> {
+        let old = self.rows.remove(&key);
+        let change = old.map(|row| RowChange {
+            key,
+            old: Some(row.view),
+            new: None,
+        });
+        change.into_iter().collect()
+    }
+}
+
 fn key<K: Resource>(object: &K) -> String {
     let meta = object.meta();
     let name = meta.name.as_deref().unwrap_or_default();
@@ -295,37 +482,26 @@ impl<K: Kind> Shelf for Table<K> {
         // An object that was made anew has nothing in common with the one before.
         let same = before.filter(|row| row.uid == uid).map(|row| row.view.as_ref());
         let view = self.kind.view(object, same);
-        if same == Some(&view) {
-            return Vec::new();
-        }
-        let new = Arc::new(view);
-        let old = self
-            .rows
-            .insert(
-                key.clone(),
-                Row {
-                    uid,
-                    view: new.clone(),
-                },
-            )
-            .map(|row| row.view);
-        vec![RowChange {
-            key,
-            old,
-            new: Some(new),
-        }]
+        self.replace(key, uid, view)
     }
 
     fn take(&mut self, object: &K::Object) -> Vec<Self::Change> {
-        let key = key(object);
-        let old = self.rows.remove(&key);
-        old.map(|row| RowChange {
-            key,
-            old: Some(row.view),
-            new: None,
-        })
-        .into_iter()
-        .collect()
+        self.remove(key(object))
+    }
+
+    fn put_unreadable(&mut self, object: &Unreadable) -> Option<Vec<Self::Change>> {
+        match self.kind.worst(object) {
+            Worst::Foreign => None,
+            Worst::AsBefore => Some(Vec::new()),
+            Worst::View(view) => {
+                let uid = object.metadata.uid.clone().unwrap_or_default();
+                Some(self.replace(object.key(), uid, view))
+            }
+        }
+    }
+
+    fn take_unreadable(&mut self, object: &Unreadable) -> Vec<Self::Change> {
+        self.remove(object.key())
     }
 
     fn retain(&mut self, uids: &HashSet<String>) -> Vec<Self::Change> {
@@ -382,6 +558,17 @@ mod tests {
 
     /// What is told, as `key old->new`, a `*` before what the first list found.
     async fn told(mirror: &Mirror<Table<Names>>, events: Vec<Event<ConfigMap>>) -> Vec<String> {
+        let events = events.into_iter().map(|event| match event {
+            Event::Apply(object) => Event::Apply(object.into()),
+            Event::Delete(object) => Event::Delete(object.into()),
+            Event::Init => Event::Init,
+            Event::InitApply(object) => Event::InitApply(object.into()),
+            Event::InitDone => Event::InitDone,
+        });
+        told_read(mirror, events.collect()).await
+    }
+
+    async fn told_read(mirror: &Mirror<Table<Names>>, events: Vec<Event<Read<ConfigMap>>>) -> Vec<String> {
         let mut lines = Vec::new();
         let events = futures::stream::iter(events.into_iter().map(Ok));
         mirror
@@ -430,6 +617,77 @@ mod tests {
         );
     }
 
+    fn bad(name: &str, uid: &str) -> Read<ConfigMap> {
+        let object = json!({"metadata": {"namespace": "n", "name": name, "uid": uid}, "data": 7});
+        serde_json::from_str(&object.to_string()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_bad_object_stops_no_cache_and_is_known_until_it_is_mended_or_gone() {
+        let mirror = Mirror::new("names", Table::new(Names));
+        let flawed = || mirror.flaws().into_iter().map(|f| f.key).collect::<Vec<_>>();
+        let first = vec![
+            Event::Init,
+            Event::InitApply(map("a", "1", "x").into()),
+            Event::InitApply(bad("b", "2")),
+            Event::InitApply(map("c", "3", "x").into()),
+            Event::InitDone,
+        ];
+        assert_eq!(
+            told_read(&mirror, first).await,
+            ["*n/a -->x", "*n/c -->x", "complete"]
+        );
+        assert_eq!(flawed(), ["n/b"]);
+        // What could be read before stays as it was, through a list too.
+        let second = vec![
+            Event::Apply(bad("a", "1")),
+            Event::Init,
+            Event::InitApply(bad("a", "1")),
+            Event::InitApply(map("b", "2", "y").into()),
+            Event::InitDone,
+        ];
+        assert_eq!(
+            told_read(&mirror, second).await,
+            ["n/b -->y", "n/c x->-", "complete"]
+        );
+        assert_eq!(flawed(), ["n/a"]);
+        assert!(mirror.read(|t| t.get("n/a").is_some()));
+        assert_eq!(
+            told_read(&mirror, vec![Event::Delete(bad("a", "1"))]).await,
+            ["n/a x->-"]
+        );
+        assert!(flawed().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_for_ever_is_known_with_its_cause_until_something_works() {
+        let mirror = Mirror::new("names", Table::new(Names));
+        let follow = async |events: Vec<watcher::Result<Event<Read<ConfigMap>>>>| {
+            mirror
+                .follow(futures::stream::iter(events), &Metrics::default(), |_| {})
+                .await;
+        };
+        let fail = || {
+            let status = kube::core::Status::failure("configmaps is forbidden", "Forbidden").with_code(403);
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+        };
+        follow(vec![fail()]).await;
+        tokio::time::advance(Duration::from_secs(80)).await;
+        follow(vec![fail(), Ok(Event::Init)]).await;
+        let (long, error) = mirror.failing().unwrap();
+        assert!(
+            long >= FAILS_FOR_GOOD && error.contains("configmaps is forbidden"),
+            "{error}"
+        );
+        // A watch that works again may have nothing to tell.
+        tokio::time::advance(IN_A_ROW).await;
+        assert!(mirror.failing().is_none());
+        follow(vec![fail()]).await;
+        assert_eq!(mirror.failing().unwrap().0, Duration::ZERO);
+        follow(vec![Ok(Event::InitDone)]).await;
+        assert!(mirror.failing().is_none());
+    }
+
     #[tokio::test]
     async fn a_list_that_breaks_off_removes_nothing() {
         let mirror = Mirror::new("names", Table::new(Names));
@@ -450,7 +708,7 @@ mod tests {
             )))
         };
         let mut lines = Vec::new();
-        let mut follow = async |events: Vec<watcher::Result<Event<ConfigMap>>>| {
+        let mut follow = async |events: Vec<watcher::Result<Event<Read<ConfigMap>>>>| {
             let told = |told| lines.push(matches!(told, Told::Refused));
             mirror
                 .follow(futures::stream::iter(events), &Metrics::default(), told)

@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod namespaces;
 pub mod overflow;
 pub mod pods;
+pub mod read;
 pub mod scheduler;
 pub mod scope;
 pub mod sight;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use vnp_plan::observed::{BoundPod, Members, ObjectKey, ProviderPod, WaitingPod};
 use vnp_plan::overflow::overflows;
+use vnp_plan::room::Needs;
 
 use super::members::MemberShelf;
 use super::mirror::Shelf;
+use super::read::Unreadable;
 use super::scope::Scope;
 use super::wire::SlimPod;
 
@@ -25,6 +27,8 @@ pub struct PodShelf {
     providers: BTreeMap<ObjectKey, Arc<ProviderPod>>,
     members: MemberShelf,
     waiting: BTreeMap<ObjectKey, WaitingPod>,
+    /// What pods ask of their node, once for all that are alike.
+    needs: HashSet<Arc<Needs>>,
 }
 
 /// What happened to a pod.
@@ -93,6 +97,10 @@ impl PodShelf {
     }
 
     fn put_bound(&mut self, node: String, mut pod: BoundPod, changes: &mut Vec<PodChange>) {
+        match self.needs.get(&pod.needs) {
+            Some(known) => pod.needs = known.clone(),
+            None => drop(self.needs.insert(pod.needs.clone())),
+        }
         let pods = self.bound.entry(node.clone()).or_default();
         let at = pods.binary_search_by(|p| p.key.cmp(&pod.key));
         if let Some(before) = at.ok().map(|at| &pods[at]).filter(|p| p.uid == pod.uid) {
@@ -207,7 +215,17 @@ impl Shelf for PodShelf {
         });
         changes.extend(member_change(self.members.retain(uids)));
         self.drop_empty();
+        self.needs.retain(|needs| Arc::strong_count(needs) > 1);
         changes
+    }
+
+    fn put_unreadable(&mut self, object: &Unreadable) -> Option<Vec<PodChange>> {
+        let pod = SlimPod::worst(object);
+        self.wants(&pod).then(|| self.put(pod))
+    }
+
+    fn take_unreadable(&mut self, object: &Unreadable) -> Vec<PodChange> {
+        self.take(&SlimPod::worst(object))
     }
 }
 
@@ -228,6 +246,7 @@ mod tests {
     use vnp_plan::observed::PodPhase;
 
     use super::*;
+    use crate::observe::read::Read;
 
     fn shelf() -> PodShelf {
         let pool: VirtualNodePool = serde_json::from_value(json!({
@@ -359,6 +378,61 @@ mod tests {
             .map(|p| p.key.name.as_str())
             .collect();
         assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_pods_ask_of_their_node_is_kept_once() {
+        let mut shelf = shelf();
+        for name in ["a", "b"] {
+            put(&mut shelf, pod("shop", name, name, "v-0", "Running"));
+        }
+        let pods = shelf.on("v-0").unwrap();
+        assert!(Arc::ptr_eq(&pods[0].needs, &pods[1].needs));
+        shelf.retain(&HashSet::new());
+        assert!(shelf.needs.is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_counts_on_its_node_and_as_its_provider() {
+        let unreadable = |namespace: &str, name: &str, node: &str| -> Unreadable {
+            let raw = json!({
+                "metadata": {"namespace": namespace, "name": name, "uid": name, "labels": {"app": "a", "n": 1},
+                             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "set",
+                                                  "controller": true}, 7]},
+                "spec": {"nodeName": node, "terminationGracePeriodSeconds": "long"}, "status": {"phase": "Succeeded"},
+            });
+            match serde_json::from_str::<Read<SlimPod>>(&raw.to_string()).unwrap() {
+                Read::Unreadable(object) => *object,
+                Read::Object(pod) => panic!("{pod:?}"),
+            }
+        };
+        let mut shelf = shelf();
+        let bad = unreadable("shop", "a", "v-0");
+        let came = shelf.put_unreadable(&bad).unwrap();
+        assert!(
+            came.iter()
+                .any(|c| matches!(c, PodChange::Came { node, .. } if node == "v-0")),
+            "{came:?}"
+        );
+        let pod = &shelf.on("v-0").unwrap()[0];
+        assert!(
+            pod.unreadable && !pod.finished() && !pod.mirror && !pod.never_started && pod.requires_virtual
+        );
+        assert_eq!(pod.labels, BTreeMap::from([("app".to_owned(), "a".to_owned())]));
+        assert_eq!(pod.stateful_set().unwrap().uid, "set");
+        assert_eq!(shelf.members("set").unwrap().len(), 1);
+        assert_eq!(shelf.put_unreadable(&bad), Some(Vec::new()), "nothing new");
+        let left = shelf.take_unreadable(&bad);
+        assert!(
+            left.iter().any(|c| matches!(c, PodChange::Left { .. })),
+            "{left:?}"
+        );
+        assert!(shelf.on("v-0").is_none());
+        shelf
+            .put_unreadable(&unreadable("kube-system", "v-1", "host"))
+            .unwrap();
+        let provider = shelf.providers().next().unwrap();
+        assert!(provider.unreadable && !provider.ready);
     }
 
     #[test]

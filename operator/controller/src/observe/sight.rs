@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use vnp_crds::VirtualNodePool;
 use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{
-    Blind, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, WorkloadSeen,
+    Blind, FailingWatch, Flaw, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, WorkloadSeen,
 };
 
 use super::cluster::{Cluster, Scoped};
 use super::kinds::{RESTORE_PREFIX, TEMPLATE_PREFIX, Warning};
+use super::mirror::FAILS_FOR_GOOD;
 use super::scope;
 use crate::runtime::clock::Reading;
 
@@ -20,6 +22,8 @@ use crate::runtime::clock::Reading;
 pub enum Sight {
     /// There is no such pool (any more).
     Gone,
+    /// What stands there now can't be read; this is the pool as it could be read last.
+    Unreadable(Arc<VirtualNodePool>),
     /// Not everything about it is in the caches yet. Completion wakes it.
     Waiting(&'static str),
     /// All of it.
@@ -32,6 +36,9 @@ impl Cluster {
         let Some(pool) = self.pools.read(|t| t.get(pool_name)) else {
             return Sight::Gone;
         };
+        if self.pools.flaws().iter().any(|flaw| flaw.key == pool_name) {
+            return Sight::Unreadable(pool);
+        }
         if let Some(missing) = self.missing(&pool) {
             return Sight::Waiting(missing);
         }
@@ -70,6 +77,8 @@ impl Cluster {
                 .webhook
                 .left_alone(pool.metadata.name.as_deref().unwrap_or_default(), clock.now),
             overflow: self.overflow.right(),
+            flaws: self.flaws(),
+            failing: self.failing(&pool),
             memory: BTreeMap::new(),
             recall: self
                 .recalls
@@ -122,6 +131,46 @@ impl Cluster {
             (self.warnings.complete(), "warnings"),
         ];
         parts.into_iter().find(|(there, _)| !there).map(|(_, what)| what)
+    }
+
+    /// Everything that can't be read, sorted.
+    fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = self.pools.flaws();
+        flaws.extend(self.nodes.flaws());
+        flaws.extend(self.leases.flaws());
+        flaws.extend(self.pods.flaws());
+        flaws.extend(self.budgets.flaws());
+        flaws.extend(self.namespaces.flaws());
+        flaws.extend(self.copies.flaws());
+        flaws.extend(self.audits.flaws());
+        flaws.extend(self.profile.flaws());
+        flaws.extend(self.acs_profile.flaws());
+        flaws.extend(self.warnings.flaws());
+        flaws.sort();
+        flaws
+    }
+
+    /// The watches of this pool's caches that have failed for long. What the caches show may be out of date.
+    fn failing(&self, pool: &VirtualNodePool) -> Vec<FailingWatch> {
+        let workloads = pool.spec.provider.namespace.as_ref();
+        let workloads = workloads.and_then(|n| self.workloads.get(n));
+        let all = [
+            (self.pools.kind(), self.pools.failing()),
+            (self.nodes.kind(), self.nodes.failing()),
+            (self.leases.kind(), self.leases.failing()),
+            (self.pods.kind(), self.pods.failing()),
+            (self.budgets.kind(), self.budgets.failing()),
+            (self.namespaces.kind(), self.namespaces.failing()),
+            (self.copies.kind(), self.copies.failing()),
+            (self.profile.kind(), self.profile.failing()),
+            (self.acs_profile.kind(), self.acs_profile.failing()),
+            ("StatefulSet", workloads.and_then(|m| m.failing())),
+        ];
+        let long = |(kind, failing): (&'static str, Option<(Duration, String)>)| {
+            let (_, error) = failing.filter(|(since, _)| *since >= FAILS_FOR_GOOD)?;
+            Some(FailingWatch { kind, error })
+        };
+        all.into_iter().filter_map(long).collect()
     }
 
     fn copy(&self, prefix: &str, pool_uid: &str) -> Option<SavedCopy> {

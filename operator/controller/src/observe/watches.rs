@@ -20,6 +20,7 @@ use vnp_plan::scheduling::CRD_NAME;
 use super::cluster::{Cluster, Scoped};
 use super::controllers;
 use super::mirror::{Mirror, Shelf, Told, watch};
+use super::read::Read;
 use super::scope::Scope;
 use super::version;
 use super::wanted;
@@ -68,7 +69,7 @@ impl Watches {
         let named = |name: &str| format!("metadata.name={name}");
         let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
 
-        let pools: Api<VirtualNodePool> = Api::all(client());
+        let pools: Api<Read<VirtualNodePool>> = Api::all(client());
         all.push(self.plain(
             POOLS,
             &cluster,
@@ -76,7 +77,7 @@ impl Watches {
             Watched::all(pools),
             |c, t| c.pool_told(t),
         ));
-        let budgets: Api<PodDisruptionBudget> = Api::all(client());
+        let budgets: Api<Read<PodDisruptionBudget>> = Api::all(client());
         all.push(self.plain(
             "budgets",
             &cluster,
@@ -84,7 +85,7 @@ impl Watches {
             Watched::all(budgets),
             |c, t| c.budget_told(t),
         ));
-        let namespaces: Api<SlimNamespace> = Api::all(client());
+        let namespaces: Api<Read<SlimNamespace>> = Api::all(client());
         all.push(self.plain(
             "namespaces",
             &cluster,
@@ -92,7 +93,7 @@ impl Watches {
             Watched::all(namespaces),
             |c, t| c.namespace_told(t),
         ));
-        let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
+        let secrets: Api<Read<Secret>> = Api::namespaced(client(), &self.namespace);
         all.push(self.plain(
             "saved copies",
             &cluster,
@@ -100,7 +101,7 @@ impl Watches {
             Watched::all(secrets),
             |c, t| c.rare_told(t),
         ));
-        let audits: Api<ConfigMap> = Api::namespaced(client(), &self.namespace);
+        let audits: Api<Read<ConfigMap>> = Api::namespaced(client(), &self.namespace);
         all.push(self.plain(
             "audit trails",
             &cluster,
@@ -108,7 +109,7 @@ impl Watches {
             Watched::all(audits),
             |c, t| c.rare_told(t),
         ));
-        let maps: Api<ConfigMap> = Api::namespaced(client(), system);
+        let maps: Api<Read<ConfigMap>> = Api::namespaced(client(), system);
         let fields = named(PROFILE_CONFIG_MAP);
         let profile = Watched::by(maps.clone(), &fields);
         all.push(self.plain(
@@ -127,7 +128,7 @@ impl Watches {
             profile,
             |c, t| c.profile_told(t),
         ));
-        let events: Api<Event> = Api::namespaced(client(), system);
+        let events: Api<Read<Event>> = Api::namespaced(client(), system);
         let events = Watched::by(events, "involvedObject.kind=ConfigMap,type=Warning");
         all.push(self.plain(
             "warnings",
@@ -137,7 +138,7 @@ impl Watches {
             |c, t| c.rare_told(t),
         ));
 
-        let crds: Api<RawCrd> = Api::all(client());
+        let crds: Api<Read<RawCrd>> = Api::all(client());
         let crds = Watched::by(crds, &named(CRD_NAME));
         all.push(self.plain(
             CRD_NAME,
@@ -151,7 +152,7 @@ impl Watches {
         all.push(controllers::follow(client(), cluster.clone()).boxed());
         all.push(wanted::follow(client(), cluster.clone()).boxed());
         if self.webhook {
-            let secrets: Api<Secret> = Api::namespaced(client(), &self.namespace);
+            let secrets: Api<Read<Secret>> = Api::namespaced(client(), &self.namespace);
             let secrets = Watched::by(secrets, &named(TLS_SECRET));
             all.push(self.plain(
                 TLS_SECRET,
@@ -160,7 +161,7 @@ impl Watches {
                 secrets,
                 |c, t| c.certificate_told(t),
             ));
-            let configurations: Api<MutatingWebhookConfiguration> = Api::all(client());
+            let configurations: Api<Read<MutatingWebhookConfiguration>> = Api::all(client());
             let configurations = Watched::by(configurations, &named(WEBHOOK_CONFIGURATION));
             all.push(self.plain(
                 WEBHOOK_CONFIGURATION,
@@ -172,7 +173,7 @@ impl Watches {
         }
 
         for (namespace, mirror) in &cluster.workloads {
-            let api: Api<RawWorkload> = Api::namespaced(client(), namespace);
+            let api: Api<Read<RawWorkload>> = Api::namespaced(client(), namespace);
             let (mirror, told) = (mirror.clone(), cluster.clone());
             let what = format!("StatefulSets of {namespace}");
             all.push(self.follow(what, false, mirror, Watched::all(api), move |t| {
@@ -180,7 +181,7 @@ impl Watches {
             }));
         }
 
-        let nodes: Api<SlimNode> = Api::all(client());
+        let nodes: Api<Read<SlimNode>> = Api::all(client());
         let (mirror, told) = (cluster.nodes.clone(), cluster.clone());
         let tell = move |t| told.node_told(t);
         all.push(self.scoped(
@@ -191,7 +192,7 @@ impl Watches {
             |s, scope| s.kind.scope = scope,
             tell,
         ));
-        let leases: Api<Lease> = Api::namespaced(client(), NODE_LEASES);
+        let leases: Api<Read<Lease>> = Api::namespaced(client(), NODE_LEASES);
         let (mirror, told) = (cluster.leases.clone(), cluster.clone());
         let tell = move |t| told.lease_told(t);
         all.push(self.scoped(
@@ -202,7 +203,7 @@ impl Watches {
             |s, scope| s.kind.scope = scope,
             tell,
         ));
-        let pods: Api<SlimPod> = Api::all(client());
+        let pods: Api<Read<SlimPod>> = Api::all(client());
         let (mirror, told) = (cluster.pods.clone(), cluster.clone());
         let tell = move |t| told.pod_told(t);
         all.push(self.scoped(
@@ -268,7 +269,7 @@ impl Watches {
     /// ResourcePolicies, while they are served. No part of the readiness: most clusters have none.
     fn policies(&self, cluster: &Arc<Cluster>) -> BoxFuture<'static, ()> {
         let (metrics, cluster) = (self.metrics.clone(), cluster.clone());
-        let api: Api<RawPolicy> = Api::all(self.client.clone());
+        let api: Api<Read<RawPolicy>> = Api::all(self.client.clone());
         let mut served = cluster.scheduler.served();
         let follow = async move {
             loop {
@@ -305,7 +306,7 @@ impl Watches {
         which: Scoped,
         cluster: &Arc<Cluster>,
         mirror: Arc<Mirror<S>>,
-        api: Api<S::Object>,
+        api: Api<Read<S::Object>>,
         set: fn(&mut S, Scope),
         mut tell: impl FnMut(Told<S::Change>) + Send + 'static,
     ) -> BoxFuture<'static, ()> {
@@ -363,19 +364,19 @@ async fn next_scope(scopes: &mut watch::Receiver<Option<Scope>>) -> Scope {
 
 /// What is watched.
 struct Watched<K> {
-    api: Api<K>,
+    api: Api<Read<K>>,
     fields: Option<String>,
 }
 
 impl<K> Watched<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    fn all(api: Api<K>) -> Self {
+    fn all(api: Api<Read<K>>) -> Self {
         Self { api, fields: None }
     }
 
-    fn by(api: Api<K>, fields: &str) -> Self {
+    fn by(api: Api<Read<K>>, fields: &str) -> Self {
         Self {
             api,
             fields: Some(fields.to_owned()),

@@ -57,6 +57,7 @@ mod tests {
             track: Some(TrackKind::Workload),
             step: Step::AddPoolFinalizer,
             result,
+            stored: None,
         }
     }
 

@@ -14,7 +14,7 @@ use super::drain_words::draining;
 use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
-use super::wording::{cut, sentences};
+use super::wording::{cut, list, sentences};
 
 /// Longest message of a condition, as the API machinery's own type allows.
 const MESSAGE_LIMIT: usize = 32_768;
@@ -147,10 +147,16 @@ fn available(pass: &Pass<'_>) -> Said {
         );
     };
     let needed = if target == 0 { 0 } else { (target - 1).max(1) };
-    let counts = format!(
+    let mut counts = format!(
         "{} virtual nodes are available, {needed} are needed",
         facts.available
     );
+    if !facts.unavailable.is_empty() {
+        counts.push_str(&format!(
+            " ({})",
+            list(facts.unavailable.iter().map(String::as_str))
+        ));
+    }
     if facts.available >= needed {
         said(ConditionType::Available, "True", Reason::NodesAvailable, counts)
     } else {

@@ -97,7 +97,7 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
 fn word(stalled: Reason) -> Reason {
     match stalled {
         Reason::FieldContested => Reason::Updating,
-        Reason::ProfileUnreadable => Reason::ConfigNotSynced,
+        Reason::ProfileUnreadable | Reason::WatchFailing => Reason::ConfigNotSynced,
         Reason::Conflict => Reason::Conflict,
         other if Reason::NOT_ACCEPTED.contains(&other) => Reason::InvalidSpec,
         other => other,

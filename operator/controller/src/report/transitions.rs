@@ -1,16 +1,15 @@
 //! Which events a pass is worth.
 //!
-//! Events come from four places, each kind from one of them:
+//! Events come from three places, each kind from one of them:
 //!
 //! * **The plan**, as [`Finding::Event`]: what only a decision knows. Where it speaks of a write (ScalingUp,
-//!   ProviderRestarted, RolloutReverted, WorkloadRestored), the event is told only if that write was taken in the same
+//!   RolloutReverted, WorkloadRestored), the event is told only if that write was taken in the same
 //!   pass, so that neither a refused write nor a pause makes it untrue. The others are told as they come:
-//!   CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
-//! * **A write that was taken**: NodeRemoved, for the Node that was deleted.
+//!   ProviderRestarted, CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
 //! * **A write that was refused**: ConfigWarning, for the audit trail, which no condition speaks of.
 //! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`, past the settle), DrainCancelled (an entry went and its
 //!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
-//!   Node), DrainTimedOut (Stalled says so now), Conflict, InvalidSpec and ProfileUnreadable (a condition is False with
+//!   Node: an answered DELETE is none yet, a finalizer may hold the Node), DrainTimedOut (Stalled says so now), Conflict, InvalidSpec and ProfileUnreadable (a condition is False with
 //!   that reason now), ForceDeleted (with Drained, when pods were deleted by force). They are told after that status was written, so a restart in between
 //!   does not repeat them.
 //!
@@ -43,10 +42,6 @@ fn note(reason: EventReason, subject: impl Into<String>, note: impl Into<String>
 pub(super) fn at_once(pass: &Pass<'_>, held_by: &[Blocker]) -> BTreeSet<EventNote> {
     let planned = planned(pass);
     let untold = |n: &EventNote| !planned.iter().any(|p| p.reason == n.reason);
-    let removed = pass.attempts.done.iter().filter_map(|step| match step {
-        Step::DeleteNode { node, uid } => Some(removed(node, Some(uid))),
-        _ => None,
-    });
     let unrecorded = pass
         .attempts
         .refused
@@ -57,7 +52,6 @@ pub(super) fn at_once(pass: &Pass<'_>, held_by: &[Blocker]) -> BTreeSet<EventNot
         .iter()
         .filter_map(of_blocker)
         .filter(untold)
-        .chain(removed)
         .chain(unrecorded)
         .collect();
     all.extend(planned);
@@ -93,7 +87,6 @@ fn is_true(reason: EventReason, done: &[&Step]) -> bool {
             let applied = |s: &&Step| matches!(s, Step::ApplyWorkload { purpose, .. } if *purpose == PatchPurpose::Revert);
             patched(PatchPurpose::Revert) || done.iter().any(applied)
         }
-        EventReason::ProviderRestarted => done.iter().any(|s| matches!(s, Step::DeleteProviderPod { .. })),
         EventReason::WorkloadRestored => done.iter().any(|s| matches!(s, Step::DropCopy { .. })),
         _ => true,
     }

@@ -69,6 +69,7 @@ struct Inner {
     pods_left: Family<Pool, Gauge>,
     pods_blocked: Family<Pool, Gauge>,
     watch_errors: Family<Kind, Counter>,
+    unreadable: Family<Kind, Gauge>,
     admissions: Family<Admission, Counter>,
     left_alone: Family<LeftAlone, Counter>,
     admission_durations: Histogram,
@@ -113,6 +114,7 @@ impl Default for Metrics {
         let pods_left: Family<Pool, Gauge> = Family::default();
         let pods_blocked: Family<Pool, Gauge> = Family::default();
         let watch_errors = Family::default();
+        let unreadable: Family<Kind, Gauge> = Family::default();
         let admissions = Family::default();
         let left_alone = Family::default();
         let admission_durations = Histogram::new(ADMISSIONS);
@@ -158,6 +160,11 @@ impl Default for Metrics {
             Family::clone(&watch_errors),
         );
         registry.register(
+            "unreadable_objects",
+            "Objects that do not fit their type, each taken for the worst that it may be",
+            Family::clone(&unreadable),
+        );
+        registry.register(
             "webhook_requests",
             "Pods that the API server asked about",
             Family::clone(&admissions),
@@ -195,6 +202,7 @@ impl Default for Metrics {
             pods_left,
             pods_blocked,
             watch_errors,
+            unreadable,
             admissions,
             left_alone,
             admission_durations,
@@ -270,6 +278,11 @@ impl Metrics {
     /// Counts a failed list or watch.
     pub fn watch_failed(&self, kind: &'static str) {
         self.0.watch_errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// So many objects more can't be read, or less.
+    pub fn unreadable(&self, kind: &'static str, more: i64) {
+        self.0.unreadable.get_or_create(&Kind { kind }).inc_by(more);
     }
 
     /// Counts an answer of the webhook: `mutated`, `unchanged`, `unreadable` (allowed as it was) or `refused` (no answer

@@ -21,10 +21,11 @@ type Key = (
     Discriminant<Step>,
     Option<PatchPurpose>,
     Option<ObjectKey>,
+    Option<String>,
 );
 
 /// What a failure is remembered by. Patches of the workload are told apart by what they are for: a refused image must not
-/// hold back a rescue. Policies are told apart by their object: what one namespace refuses, others take.
+/// hold back a rescue. Policies and Nodes are told apart by their object: what is refused for one, others take.
 fn key(track: TrackKind, step: &Step) -> Key {
     let purpose = if let Step::PatchWorkload(patch) = step {
         Some(patch.purpose)
@@ -36,7 +37,8 @@ fn key(track: TrackKind, step: &Step) -> Key {
         Step::DeletePolicy { policy, .. } => Some(policy.clone()),
         _ => None,
     };
-    (track, discriminant(step), purpose, policy)
+    let node = step.node().map(ToOwned::to_owned);
+    (track, discriminant(step), purpose, policy, node)
 }
 
 /// Steps that undo a danger are tried with every pass.
@@ -183,6 +185,7 @@ mod tests {
             track: Some(TrackKind::Drain),
             step: label(),
             result,
+            stored: None,
         }
     }
 

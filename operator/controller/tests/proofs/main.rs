@@ -21,5 +21,6 @@ mod scenarios;
 mod skew;
 mod specs;
 mod stale;
+mod unreadable;
 mod unseen;
 mod world;

@@ -49,6 +49,15 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
             format!("spec.provider names StatefulSet {ours}, which belongs to pool {owner}; {remedy}"),
         ));
     }
+    if let Some(flaw) = observed.flaws.iter().find(|f| f.kind == vnp_crds::KIND) {
+        return Some(Refusal::new(
+            Reason::Conflict,
+            format!(
+                "pool {} can't be read ({}) and may name StatefulSet {ours} as well; correct that pool or delete it",
+                flaw.key, flaw.error
+            ),
+        ));
+    }
     let rival = older(observed, |other| {
         other
             .spec

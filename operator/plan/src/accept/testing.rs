@@ -100,6 +100,8 @@ pub(crate) fn observed(pool: VirtualNodePool) -> Observed {
         later: Default::default(),
         left_alone: Default::default(),
         overflow: Default::default(),
+        flaws: Vec::new(),
+        failing: Vec::new(),
         memory: Default::default(),
         recall: Default::default(),
         live: Default::default(),

@@ -28,12 +28,19 @@ pub(crate) fn unsynced(budget: &ObjectKey, why: &str) -> String {
 /// The budgets' selectors, read once for all pods of a node.
 pub(super) struct BudgetSelectors<'a> {
     by_namespace: BTreeMap<&'a str, Vec<(&'a Budget, Selector)>>,
+    /// The first budget that can't be read, by namespace.
+    unreadable: BTreeMap<&'a str, &'a ObjectKey>,
 }
 
 impl<'a> BudgetSelectors<'a> {
     pub(super) fn of(budgets: &'a [Budget]) -> Self {
         let mut by_namespace: BTreeMap<&str, Vec<(&Budget, Selector)>> = BTreeMap::new();
+        let mut unreadable: BTreeMap<&str, &ObjectKey> = BTreeMap::new();
         for budget in budgets {
+            if budget.unreadable {
+                unreadable.entry(&budget.key.namespace).or_insert(&budget.key);
+                continue;
+            }
             let Some(selector) = budget.selector.clone().and_then(readable) else {
                 continue;
             };
@@ -42,7 +49,15 @@ impl<'a> BudgetSelectors<'a> {
                 .or_default()
                 .push((budget, selector));
         }
-        Self { by_namespace }
+        Self {
+            by_namespace,
+            unreadable,
+        }
+    }
+
+    /// A budget that can't be read and may cover the pod: any of its namespace.
+    pub(super) fn unreadable(&self, pod: &BoundPod) -> Option<&'a ObjectKey> {
+        self.unreadable.get(pod.key.namespace.as_str()).copied()
     }
 
     pub(super) fn covering(&self, pod: &BoundPod) -> Covering<'a> {

@@ -70,6 +70,10 @@ pub(super) fn order(
                 continue;
             }
         }
+        if let Some((reason, object, message)) = unreadable(scene, pod, &selectors) {
+            held.add(reason, object, message, scene.now);
+            continue;
+        }
         let back = returning.judge(pod);
         match spared(scene, pod) {
             Some(Spared::By(reason, object, message)) => {
@@ -292,6 +296,35 @@ pub(super) fn stuck(
         message,
         deletion,
     );
+}
+
+/// A pod that can't be read, or that a budget which can't be read may cover.
+fn unreadable(
+    scene: &Scene<'_>,
+    pod: &BoundPod,
+    selectors: &BudgetSelectors<'_>,
+) -> Option<(BlockerReason, String, String)> {
+    let error = |kind: &str, key: &str| {
+        let flaw = scene.seen.flaw(kind, key);
+        flaw.map_or_else(String::new, |f| format!(" ({})", f.error))
+    };
+    if pod.unreadable {
+        let key = pod.key.to_string();
+        let message = format!(
+            "this version of the operator can't read the pod{}, so it is taken for one that nobody makes again and is not \
+             evicted; correct the value, or delete the pod",
+            error("Pod", &key)
+        );
+        return Some((BlockerReason::Unreadable, key, message));
+    }
+    let budget = selectors.unreadable(pod).filter(|_| !pod.finished())?;
+    let key = budget.to_string();
+    let message = format!(
+        "this version of the operator can't read PodDisruptionBudget {key}{}, so it may cover every pod of its namespace and \
+         allow no disruption; correct the value, or delete the budget",
+        error("PodDisruptionBudget", &key)
+    );
+    Some((BlockerReason::Unreadable, key, message))
 }
 
 /// Namespaces of which one pod was refused in a way that holds for all of them: the others are not asked for, and are

@@ -3,11 +3,13 @@
 use vnp_crds::{BlockerReason, CapacityCheck};
 
 use super::{DrainPlan, Holds, Scene};
-use crate::observed::Ordinal;
+use crate::observed::{BoundPod, NodeView, Ordinal};
+use crate::room::{Needs, Room, first_fit};
 
-/// Pods that one virtual node takes when its Node does not say less. Source: ack-virtual-node documentation, "deploy up
-/// to 3,000 pods on a virtual node".
-const PODS_PER_NODE: i64 = 3000;
+/// So many nodes that take a pod not are named.
+const NODES_NAMED: usize = 5;
+/// What helps against a lack of room.
+const REMEDY: &str = "make room on these nodes, raise spec.replicas, or set spec.drain.capacityCheck: Ignore";
 
 /// The doomed ordinals whose drain goes on or may start, highest first. What holds the others is said in `plan`.
 pub(super) fn choose(scene: &Scene<'_>, holds: &Holds, plan: &mut DrainPlan) -> Vec<Ordinal> {
@@ -58,39 +60,63 @@ fn room(scene: &Scene<'_>, chosen: &[Ordinal], ordinal: Ordinal) -> Result<(), S
     if scene.settings.capacity_check == CapacityCheck::Ignore || scene.target == 0 || scene.seen.deleting() {
         return Ok(());
     }
-    let movers: i64 = chosen
-        .iter()
-        .chain([&ordinal])
+    let going = chosen.iter().chain([&ordinal]);
+    let movers: Vec<&BoundPod> = going
+        .flat_map(|o| scene.seen.pods_on(*o))
+        .filter(|p| p.requires_virtual && !p.finished() && !p.daemon_set())
+        // Neither is sent anywhere: no other node takes the one, and the other is not evicted.
+        .filter(|p| !p.needs.names_nodes() && !p.unreadable)
+        .collect();
+    let staying = scene.workload.ordinals().filter(|o| *o < scene.boundary());
+    let staying: Vec<(String, Option<&NodeView>)> = staying
         .map(|o| {
-            count(
-                scene
-                    .seen
-                    .pods_on(*o)
-                    .filter(|p| p.requires_virtual && !p.finished() && !p.daemon_set()),
+            (
+                scene.seen.node_name(o),
+                scene.seen.nodes.get(&o).map(AsRef::as_ref),
             )
         })
-        .sum();
-    let free: i64 = scene
-        .workload
-        .ordinals()
-        .filter(|o| *o < scene.boundary())
-        .filter_map(|o| scene.seen.nodes.get(&o).map(|n| (o, n)))
-        .filter(|(_, n)| n.ready && !n.unschedulable)
-        .map(|(o, n)| {
-            let size = n.pod_capacity.unwrap_or(PODS_PER_NODE).min(PODS_PER_NODE);
-            (size - count(scene.seen.pods_on(o))).max(0)
-        })
-        .sum();
-    if movers <= free {
+        .collect();
+    let on = |node: &str| {
+        let ordinal = scene.seen.nodes.iter().find(|(_, n)| n.name == node);
+        let pods = ordinal.and_then(|(o, _)| scene.seen.bound.get(o));
+        pods.into_iter().flat_map(|pods| pods.iter())
+    };
+    let mut rooms: Vec<Room<'_>> = staying
+        .iter()
+        .filter_map(|(name, node)| Some(Room::on((*node)?, on(name))))
+        .collect();
+    let needs: Vec<&Needs> = movers.iter().map(|p| p.needs.as_ref()).collect();
+    let places = first_fit(&needs, &mut rooms);
+    let mut left: Vec<&BoundPod> = places
+        .iter()
+        .zip(&movers)
+        .filter(|(place, _)| place.is_none())
+        .map(|(_, pod)| *pod)
+        .collect();
+    left.sort_by_key(|pod| &pod.key);
+    let Some(first) = left.first() else {
         return Ok(());
+    };
+    let why = staying.iter().map(|(name, node)| match node {
+        None => format!("{name}: there is no such Node"),
+        Some(_) => {
+            let room = rooms.iter().find(|r| r.name() == name);
+            let against = room.and_then(|r| r.fits(&first.needs).err());
+            match against {
+                Some(against) => format!("{name}: {against}"),
+                None => format!("{name}: what is left goes to other pods"),
+            }
+        }
+    });
+    let mut why: Vec<String> = why.collect();
+    let more = why.len().saturating_sub(NODES_NAMED);
+    why.truncate(NODES_NAMED);
+    if more > 0 {
+        why.push(format!("and {more} more"));
     }
     Err(format!(
-        "pods that run on virtual nodes only would not fit on the nodes that stay ({} pods per node at most); raise \
-         spec.replicas, remove pods, or set spec.drain.capacityCheck: Ignore",
-        PODS_PER_NODE
+        "not all pods that run on virtual nodes only fit on the nodes that stay, {} the first of them ({}); {REMEDY}",
+        first.key,
+        why.join("; "),
     ))
-}
-
-fn count<T>(items: impl Iterator<Item = T>) -> i64 {
-    i64::try_from(items.count()).unwrap_or(i64::MAX)
 }

@@ -26,12 +26,16 @@ pub struct ProviderMark {
 pub enum Unhealthy {
     /// No provider pod.
     PodMissing,
+    /// The provider pod does not fit its type.
+    PodUnreadable,
     /// The provider pod is being deleted.
     PodTerminating,
     /// The provider pod is not Ready.
     PodNotReady,
     /// No Node.
     NodeMissing,
+    /// The Node does not fit its type.
+    NodeUnreadable,
     /// The Node is not Ready.
     NodeNotReady,
     /// No heartbeat within [`HEARTBEAT_LIMIT`].
@@ -42,9 +46,11 @@ impl fmt::Display for Unhealthy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PodMissing => "its provider pod is missing",
+            Self::PodUnreadable => "its provider pod can't be read",
             Self::PodTerminating => "its provider pod is being deleted",
             Self::PodNotReady => "its provider pod is not Ready",
             Self::NodeMissing => "its Node is missing",
+            Self::NodeUnreadable => "its Node can't be read",
             Self::NodeNotReady => "its Node is not Ready",
             Self::NoHeartbeat => "its provider has not sent a heartbeat for 40 seconds",
         })
@@ -76,6 +82,9 @@ pub fn health(
     now: Timestamp,
 ) -> Result<ProviderMark, Unhealthy> {
     let pod = pod.ok_or(Unhealthy::PodMissing)?;
+    if pod.unreadable {
+        return Err(Unhealthy::PodUnreadable);
+    }
     if pod.deleting {
         return Err(Unhealthy::PodTerminating);
     }
@@ -83,6 +92,9 @@ pub fn health(
         return Err(Unhealthy::PodNotReady);
     }
     let node = node.ok_or(Unhealthy::NodeMissing)?;
+    if node.unreadable {
+        return Err(Unhealthy::NodeUnreadable);
+    }
     if !node.ready {
         return Err(Unhealthy::NodeNotReady);
     }

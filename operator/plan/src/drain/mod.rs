@@ -258,7 +258,10 @@ fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {
         .filter_map(|o| plan.nodes.iter().find(|n| n.name == o.node))
         .filter_map(|n| scene.seen.memory.get(&n.ordinal)?.limited_by)
         .next();
-    Some(told.unwrap_or(if plan.orders.is_empty() {
+    let removing = |n: &NodeInDrain| matches!(n.phase, DrainPhase::Removing | DrainPhase::Aborted);
+    Some(told.unwrap_or(if plan.nodes.iter().all(removing) {
+        LimitedBy::Nothing
+    } else if plan.orders.is_empty() {
         LimitedBy::Settle
     } else if plan.waits_for_stage && plan.orders.iter().all(|o| o.pods.is_empty()) {
         LimitedBy::Stage

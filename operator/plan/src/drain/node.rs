@@ -9,7 +9,7 @@ use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health, in_words};
 use super::memory::Progress;
 use super::unavailable::Unavailable;
-use super::{DrainPlan, Scene, candidates, emptying, force, installations, seconds, signed};
+use super::{DrainPlan, Scene, candidates, emptying, force, installations, removal, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{NodeView, Ordinal};
 use crate::plan::NodeInDrain;
@@ -181,6 +181,10 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
         return;
     }
     let node = scene.seen.nodes.get(&ordinal).map(AsRef::as_ref);
+    if node.is_some_and(|n| n.unreadable) {
+        // Whether the cordon stands can't be told, and another apply would tell no more.
+        return unhealthy(scene, ordinal, entry, Unhealthy::NodeUnreadable, plan);
+    }
     if let Some(node) = node
         && !cordoned(scene, node, entry, plan)
     {
@@ -295,6 +299,16 @@ fn unhealthy(
         );
         return;
     }
+    if let Some(pod) = scene
+        .seen
+        .provider_pods
+        .get(&ordinal)
+        .filter(|_| why == Unhealthy::PodTerminating)
+        && removal::provider_held(scene, pod, plan)
+    {
+        plan.held_by_provider = Some(ordinal);
+        return;
+    }
     let patient = entry
         .empty_since
         .is_some_and(|since| scene.now < since + seconds(RESTART_GRACE_SECONDS));
@@ -380,6 +394,18 @@ fn reaped(
         if !fresh {
             entry.phase = DrainPhase::Reaping;
             plan.wake(scene.now + seconds(5));
+        } else if scene
+            .reported(ordinal)
+            .is_some_and(|r| r.phase == DrainPhase::Reaping)
+        {
+            plan.findings.push(Finding::Event(EventNote {
+                reason: vnp_crds::EventReason::ProviderRestarted,
+                subject: format!("{}/{}", entry.name, mark.pod_uid),
+                note: format!(
+                    "{} is empty; its provider was restarted, and removes instances that it may have forgotten",
+                    entry.name
+                ),
+            }));
         }
         return fresh;
     }
@@ -409,14 +435,6 @@ fn reaped(
         && let Some(pod) = pod
     {
         entry.reaped_provider_uid = Some(mark.pod_uid.clone());
-        plan.findings.push(Finding::Event(EventNote {
-            reason: vnp_crds::EventReason::ProviderRestarted,
-            subject: format!("{}/{}", entry.name, mark.pod_uid),
-            note: format!(
-                "{} is empty; its provider is restarted so that it removes instances it may have forgotten",
-                entry.name
-            ),
-        }));
         plan.steps.push(Step::DeleteProviderPod {
             pod: pod.key.clone(),
             uid: mark.pod_uid.clone(),

@@ -8,13 +8,16 @@ use super::returns::came_after;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, break_glass, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
-use crate::observed::{ControllerKey, NodeView, Ordinal, WorkloadSeen};
+use crate::observed::{ControllerKey, NodeView, Ordinal, ProviderPod, WorkloadSeen};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
 
 /// How many ordinals are kept in `status.provider.retired` of which nothing is left, and for how long.
 const RETIRED: usize = 10;
 const RETIRED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// A controller takes its finalizer off within seconds.
+const FINALIZERS_TAKE_SECONDS: i64 = 30;
 
 /// Notes which ordinals went, removes their Nodes, tells of pods bound to ordinals that were never ours.
 pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
@@ -144,6 +147,11 @@ fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainP
         );
         return lower.block(scene, so, plan);
     }
+    if let Some(pod) = scene.seen.provider_pods.get(&ordinal)
+        && provider_held(scene, pod, plan)
+    {
+        return;
+    }
     if scene.now < deadline {
         return plan.wake(deadline);
     }
@@ -158,6 +166,51 @@ fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainP
         0,
         message,
     ));
+}
+
+/// A provider pod that should be gone and is held by finalizers. True when that is said.
+pub(super) fn provider_held(scene: &Scene<'_>, pod: &ProviderPod, plan: &mut DrainPlan) -> bool {
+    let Some(deletion) = pod.deletion.filter(|_| !pod.finalizers.is_empty()) else {
+        return false;
+    };
+    let limit = deletion + seconds(FINALIZERS_TAKE_SECONDS);
+    if scene.now < limit {
+        plan.wake(limit);
+        return false;
+    }
+    let message = format!(
+        "the provider pod should be gone since {deletion}, and is held by {}; the controllers that set these finalizers must \
+         take them off, see kubectl -n {} get pod {} -o yaml",
+        pod.finalizers.join(", "),
+        pod.key.namespace,
+        pod.key.name
+    );
+    let mut blocker = scene.blocker(BlockerReason::FinalizerHolds, pod.key.to_string(), 0, message);
+    blocker.since = Some(deletion);
+    plan.block(blocker);
+    true
+}
+
+/// A Node that is deleted and still there: the controllers that set its finalizers have not taken them off.
+fn held_by_finalizers(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) {
+    let since = node.deleted_at.unwrap_or(scene.now);
+    let limit = since + seconds(FINALIZERS_TAKE_SECONDS);
+    if scene.now < limit {
+        return plan.wake(limit);
+    }
+    let names: Vec<String> = node.finalizers.iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        return;
+    }
+    let message = format!(
+        "the Node is deleted since {since}, and held by {}; the controllers that set these finalizers must take them off, see \
+         kubectl get node {} -o yaml",
+        names.join(", "),
+        node.name
+    );
+    let mut blocker = scene.blocker(BlockerReason::FinalizerHolds, node.name.clone(), 0, message);
+    blocker.since = Some(since);
+    plan.block(blocker);
 }
 
 /// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
@@ -219,6 +272,9 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     }
     if provider.is_some() {
         stuck(scene, ordinal, node, plan);
+    }
+    if node.deleting {
+        held_by_finalizers(scene, node, plan);
     }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;

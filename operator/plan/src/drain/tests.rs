@@ -12,6 +12,7 @@ use super::settle::Settle;
 use super::*;
 use crate::observed::{BoundPod, Budget, CordonOwner, Heartbeat, NodeView, ObjectKey, PodPhase};
 use crate::proof::{ListAnswer, LiveFacts, QuorumList};
+use crate::room::{Effect, Needs};
 use crate::step::{PatchPurpose, WorkloadPatch};
 use crate::testing::{
     after, bind, fence_of, node, now, observed, pod, pool, provider_pod, set_our_cordon, term, with_node,
@@ -286,7 +287,7 @@ fn bare_pods_block_unless_the_user_says_otherwise_and_finished_ones_never_do() {
 #[test]
 fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
     let mut seen = observed(pool(json!({ "replicas": 1 })), 2);
-    with_node(&mut seen, 0, |n| n.pod_capacity = Some(2));
+    with_node(&mut seen, 0, |n| n.allocatable.extend([("pods".to_owned(), 2)]));
     bind(&mut seen, 0, vec![pod("x")]);
     bind(&mut seen, 1, vec![pod("a"), pod("b")]);
     let plan = plan_at(&seen, 1, now());
@@ -300,6 +301,13 @@ fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
         |p: &mut BoundPod| p.requires_virtual = false,
         |p: &mut BoundPod| p.phase = PodPhase::Succeeded,
         |p: &mut BoundPod| p.controller.as_mut().unwrap().kind = "DaemonSet".to_owned(),
+        |p: &mut BoundPod| {
+            let by_name = (
+                "kubernetes.io/hostname".to_owned(),
+                "virtual-node-eci-1".to_owned(),
+            );
+            Arc::make_mut(&mut p.needs).selector.extend([by_name]);
+        },
     ] {
         let mut seen = seen.clone();
         let mut other = pod("b");
@@ -311,9 +319,16 @@ fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
     for change in [
         |n: &mut NodeView| n.ready = false,
         |n: &mut NodeView| n.unschedulable = true,
+        |n: &mut NodeView| n.deleting = true,
+        |n: &mut NodeView| n.unreadable = true,
+        |n: &mut NodeView| n.allocatable.clear(),
+        |n: &mut NodeView| n.taints = vec![taint(Effect::NoSchedule)],
+        |n: &mut NodeView| n.taints = vec![taint(Effect::NoExecute)],
     ] {
         let mut seen = seen.clone();
-        with_node(&mut seen, 0, |n| n.pod_capacity = None);
+        with_node(&mut seen, 0, |n| {
+            n.allocatable.extend([("pods".to_owned(), 1000)])
+        });
         assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1);
         with_node(&mut seen, 0, change);
         assert_eq!(
@@ -324,6 +339,139 @@ fn survivors_must_have_room_for_pods_that_need_virtual_nodes() {
     let spec = json!({ "replicas": 1, "drain": { "capacityCheck": "Ignore" } });
     seen.pool = Arc::new(pool(spec));
     assert_eq!(plan_at(&seen, 1, now()).steps.len(), 1, "Ignore overrides");
+}
+
+fn taint(effect: Effect) -> k8s_openapi::api::core::v1::Taint {
+    k8s_openapi::api::core::v1::Taint {
+        key: "node.kubernetes.io/network-unavailable".to_owned(),
+        effect: effect.to_string(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_lack_of_room_names_the_pod_each_node_and_what_is_against_it() {
+    let mut seen = observed(pool(json!({ "replicas": 4 })), 5);
+    let asks = |name: &str, requests: &[(&str, i64)]| {
+        let requests = requests.iter().map(|(r, a)| ((*r).to_owned(), *a)).collect();
+        let needs = Arc::new(Needs {
+            requests,
+            ..Needs::default()
+        });
+        BoundPod { needs, ..pod(name) }
+    };
+    let offers = |cpu: i64, gpu: i64| {
+        let all = [("pods", 10), ("cpu", cpu), ("nvidia.com/gpu", gpu)];
+        all.into_iter()
+            .map(|(r, a)| (r.to_owned(), a))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    with_node(&mut seen, 0, |n| n.taints = vec![taint(Effect::NoSchedule)]);
+    with_node(&mut seen, 1, |n| n.allocatable = offers(4000, 1));
+    with_node(&mut seen, 2, |n| n.allocatable = offers(1000, 1));
+    seen.nodes.remove(&3);
+    bind(&mut seen, 1, vec![asks("there", &[("cpu", 2500)])]);
+    let movers = |cpu: i64| {
+        vec![
+            asks("a", &[("cpu", cpu)]),
+            asks("b", &[("cpu", 1000), ("nvidia.com/gpu", 1)]),
+        ]
+    };
+    bind(&mut seen, 4, movers(1500));
+    assert_eq!(blockers(&plan_at(&seen, 4, now())), vec![]);
+    bind(&mut seen, 4, movers(1600));
+    let plan = plan_at(&seen, 4, now());
+    let Some(Finding::Blocker(blocker)) = plan.findings.first() else {
+        panic!("{:?}", plan.findings)
+    };
+    assert_eq!(
+        (plan.steps.len(), blocker.object.as_str(), blocker.pods),
+        (0, "virtual-node-eci-4", 2)
+    );
+    assert_eq!(
+        blocker.message,
+        "not all pods that run on virtual nodes only fit on the nodes that stay, shop/a the first of them (virtual-node-eci-0: \
+         its taint node.kubernetes.io/network-unavailable:NoSchedule is not tolerated; virtual-node-eci-1: too little cpu is \
+         left: a pod asks for 1600m, the node has 4000m in all; virtual-node-eci-2: too little cpu is left: a pod asks for \
+         1600m, the node has 1000m in all; virtual-node-eci-3: there is no such Node); make room on these nodes, raise spec.replicas, or set spec.drain.capacityCheck: Ignore"
+    );
+    // What a pod that can't be read takes is not known.
+    with_node(&mut seen, 1, |n| n.allocatable = offers(9000, 1));
+    bind(&mut seen, 4, movers(1600));
+    assert_eq!(blockers(&plan_at(&seen, 4, now())), vec![]);
+    bind(
+        &mut seen,
+        1,
+        vec![BoundPod {
+            unreadable: true,
+            ..pod("c")
+        }],
+    );
+    assert_eq!(
+        blockers(&plan_at(&seen, 4, now())),
+        vec![BlockerReason::InsufficientCapacity]
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_held_and_named() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    let unreadable = BoundPod {
+        unreadable: true,
+        ..pod("a")
+    };
+    let elsewhere = |name: &str| {
+        let mut pod = pod(name);
+        pod.key.namespace = "other".to_owned();
+        pod
+    };
+    bind(&mut seen, 2, vec![unreadable, pod("b"), elsewhere("c")]);
+    let orders = |seen: &Observed| {
+        let plan = plan_at(seen, 2, now());
+        let pods: Vec<String> = plan.orders[0].pods.iter().map(|p| p.pod.to_string()).collect();
+        let named = plan.findings.iter().filter_map(|f| match f {
+            Finding::Blocker(b) => Some((b.reason, b.object.clone(), b.pods)),
+            _ => None,
+        });
+        (pods, named.collect::<Vec<_>>())
+    };
+    let pod_named = (BlockerReason::Unreadable, "shop/a".to_owned(), 1);
+    assert_eq!(
+        orders(&seen),
+        (
+            vec!["other/c".to_owned(), "shop/b".to_owned()],
+            vec![pod_named.clone()]
+        )
+    );
+    // A budget that can't be read may cover every pod of its namespace.
+    seen.budgets = Arc::new(vec![Budget {
+        key: ObjectKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        },
+        unreadable: true,
+        ..Budget::default()
+    }]);
+    let budget_named = (BlockerReason::Unreadable, "shop/web".to_owned(), 1);
+    assert_eq!(
+        orders(&seen),
+        (vec!["other/c".to_owned()], vec![pod_named, budget_named])
+    );
+    // A Node that can't be read is not cordoned with each pass.
+    with_node(&mut seen, 2, |n| {
+        *n = NodeView {
+            name: n.name.clone(),
+            uid: n.uid.clone(),
+            unreadable: true,
+            ..NodeView::default()
+        }
+    });
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(
+        (plan.steps.len(), blockers(&plan)),
+        (0, vec![BlockerReason::ProviderUnavailable])
+    );
 }
 
 #[test]
@@ -603,6 +751,74 @@ fn a_node_is_deleted_only_after_its_provider_and_when_the_audit_is_noted() {
     assert_eq!(plan_at(&seen, 2, now()).steps, [delete]);
     seen.live.get_mut(&2).unwrap().pool = Arc::new(crate::testing::pool(json!({ "replicas": 3 })));
     assert!(plan_at(&seen, 2, now()).steps.is_empty(), "wanted again");
+}
+
+#[test]
+fn a_node_and_a_provider_pod_held_by_finalizers_are_named_with_their_holders() {
+    let removing = |seen: &mut Observed| {
+        report(seen, DrainPhase::Removing, Some("x"));
+        let held = crate::observed::Finalizer {
+            name: "example.com/hold".to_owned(),
+            manager: Some("nodekeeper".to_owned()),
+        };
+        with_node(seen, 2, |n| {
+            n.deleting = true;
+            n.deleted_at = Some(after(-31));
+            n.finalizers = vec![held];
+        });
+    };
+    let told = |seen: &Observed| {
+        let plan = plan_at(seen, 2, now());
+        let blocker = plan.findings.iter().find_map(|f| match f {
+            Finding::Blocker(b) => Some((b.reason, b.object.clone(), b.since, b.message.clone())),
+            _ => None,
+        });
+        assert!(
+            plan.steps.is_empty() && plan.reads.is_empty(),
+            "nothing more is written: {:?}",
+            plan.steps
+        );
+        (blocker, plan.limited_by)
+    };
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+    removing(&mut seen);
+    let (blocker, limited_by) = told(&seen);
+    let (reason, object, since, message) = blocker.unwrap();
+    assert_eq!(
+        (reason, object.as_str(), since),
+        (
+            BlockerReason::FinalizerHolds,
+            "virtual-node-eci-2",
+            Some(after(-31))
+        )
+    );
+    assert!(
+        message.contains("held by example.com/hold (set by nodekeeper)"),
+        "{message}"
+    );
+    assert_eq!(limited_by, Some(LimitedBy::Nothing));
+    // Within seconds of the deletion that is nothing to speak of.
+    with_node(&mut seen, 2, |n| n.deleted_at = Some(after(-29)));
+    assert_eq!(told(&seen).0, None);
+    // The provider pod before it, likewise.
+    with_node(&mut seen, 2, |n| {
+        n.deleting = false;
+        n.deleted_at = None;
+    });
+    let mut pod = provider_pod(2);
+    pod.deleting = true;
+    pod.deletion = Some(after(-31));
+    pod.finalizers = vec!["example.com/hold".to_owned()];
+    seen.provider_pods.insert(2, Arc::new(pod));
+    let (reason, object, since, _) = told(&seen).0.unwrap();
+    assert_eq!(
+        (reason, object.as_str(), since),
+        (
+            BlockerReason::FinalizerHolds,
+            "kube-system/virtual-node-eci-2",
+            Some(after(-31))
+        )
+    );
 }
 
 #[test]

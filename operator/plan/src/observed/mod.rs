@@ -20,7 +20,7 @@ use serde_json::Value;
 use vnp_crds::VirtualNodePool;
 
 pub use controllers::{ControllerKind, ControllerKinds, Scaling, remade_by_nature};
-pub use node::{CordonOwner, Heartbeat, NodeTrace, NodeView, UnclaimedNode};
+pub use node::{CordonOwner, Finalizer, Heartbeat, NodeTrace, NodeView, UnclaimedNode};
 pub use patience::{Patience, Patiences, Silence};
 pub use pod::{BoundPod, Budget, ControllerKey, ObjectKey, Placed, PodOwner, PodPhase, ProviderPod};
 pub use scheduling::{Policies, PolicyCrd, PolicySeen, SchedulingSeen};
@@ -92,6 +92,10 @@ pub struct Observed {
     pub left_alone: Vec<LeftAlonePod>,
     /// Whether pods of rules with `mode: Prefer` can be let overflow.
     pub overflow: Right,
+    /// Objects that do not fit their type, of all kinds that are watched. Each is taken for the worst that it may be.
+    pub flaws: Vec<Flaw>,
+    /// Watches that have failed for long: what they feed may be out of date.
+    pub failing: Vec<FailingWatch>,
     /// What this process remembers of each ordinal's drain. It may make a decision later, never bolder.
     pub memory: BTreeMap<Ordinal, DrainMemory>,
     /// What this process remembers of the roll and of contested fields. A throttle as well.
@@ -140,11 +144,36 @@ impl Observed {
             .filter(|p| !p.mirror)
     }
 
+    /// What is the matter with an object that can't be read.
+    pub fn flaw(&self, kind: &str, key: &str) -> Option<&Flaw> {
+        self.flaws.iter().find(|f| f.kind == kind && f.key == key)
+    }
+
     /// Pods that keep the ordinal from going: all that count, but for those that `spec.drain.daemonSetPods` leaves out.
     pub fn holding(&self, ordinal: Ordinal) -> impl Iterator<Item = &BoundPod> {
         let setting = self.pool.spec.drain().daemon_set_pods;
         self.pods_on(ordinal).filter(move |p| !p.left_out(setting))
     }
+}
+
+/// A watch that fails again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingWatch {
+    /// The kind that it is about.
+    pub kind: &'static str,
+    /// How it failed last.
+    pub error: String,
+}
+
+/// An object that is there and does not fit its type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flaw {
+    /// Its kind.
+    pub kind: &'static str,
+    /// `<namespace>/<name>` or `<name>`.
+    pub key: String,
+    /// What is the matter with it.
+    pub error: String,
 }
 
 /// Facts about the running operator that decisions depend on.
@@ -184,8 +213,27 @@ pub struct Recall {
     pub set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
     /// The same for keys of the profile, as the cluster loop remembers them for all pools.
     pub profile_set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
+    /// Fields that were written and stored with another value, by field path.
+    pub rewritten: BTreeMap<String, Rewritten>,
     /// What was wanted of each field at the last look, and whether it was in place, by field path.
     pub fields: BTreeMap<String, SeenField>,
+}
+
+/// A field that was written, answered with success, and stored with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// What was wanted of it, as in [`SeenField::wanted`].
+    pub wanted: String,
+    /// What stands there and what is wanted, for people.
+    pub difference: String,
+    /// The field manager that owns what stands there, when it is another one.
+    pub by: Option<String>,
+    /// When that was seen first.
+    pub since: Timestamp,
+    /// When it was written last.
+    pub tried: Timestamp,
+    /// It may be written again.
+    pub due: bool,
 }
 
 /// A field of the workload as it was last seen.

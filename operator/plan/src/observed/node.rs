@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
@@ -6,6 +7,8 @@ use k8s_openapi::api::core::v1::Taint;
 use super::Term;
 
 use super::patience::Silence;
+
+use crate::room::Amounts;
 
 /// A Node object of a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,14 +31,20 @@ pub struct NodeView {
     pub cordon_owner: CordonOwner,
     /// Annotation [`vnp_crds::CORDON_TERM_ANNOTATION`], as it stands there.
     pub cordon_term: Option<String>,
-    /// `status.capacity.pods`, when the Node says so.
-    pub pod_capacity: Option<i64>,
+    /// `status.allocatable`.
+    pub allocatable: Amounts,
     /// Since when it carries the node lifecycle controller's taints of effect NoExecute.
     pub no_execute: Vec<(Silence, Timestamp)>,
     /// The newest sign of life: Lease or Node status, whichever changed last.
     pub heartbeat: Option<Heartbeat>,
     /// The Node is being deleted.
     pub deleting: bool,
+    /// `metadata.deletionTimestamp`.
+    pub deleted_at: Option<Timestamp>,
+    /// What holds it when it is deleted.
+    pub finalizers: Vec<Finalizer>,
+    /// It does not fit its type: known are its name and its labels.
+    pub unreadable: bool,
 }
 
 impl NodeView {
@@ -78,6 +87,24 @@ pub struct UnclaimedNode {
     pub pods: usize,
     /// There are more than `pods` says: the list was not read to its end.
     pub more: bool,
+}
+
+/// A finalizer, with the field manager that set it where the API server knows one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finalizer {
+    /// Name.
+    pub name: String,
+    /// Field manager.
+    pub manager: Option<String>,
+}
+
+impl fmt::Display for Finalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.manager {
+            Some(manager) => write!(f, "{} (set by {manager})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// Who owns `spec.unschedulable: true` of a Node.

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -7,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vnp_crds::DaemonSetPods;
 
 use super::patience::Patiences;
+use crate::room::Needs;
 
 /// Kind in the [`ControllerKey`] of pods without a controller.
 const NAMESPACE: &str = "Namespace";
@@ -102,6 +104,8 @@ pub struct BoundPod {
     pub requires_virtual: bool,
     /// How long it stays on a Node that is not Ready.
     pub patience: Patiences,
+    /// What the scheduler looks at, shared by pods that are alike.
+    pub needs: Arc<Needs>,
     /// The cloud's id of its instance, once the provider has written it.
     pub instance_id: Option<String>,
     /// What the webhook did to it.
@@ -113,6 +117,8 @@ pub struct BoundPod {
     /// It was seen with condition `DisruptionTarget` of reason `EvictionByEvictionAPI`, which the server sets with an
     /// eviction that it accepts and a provider may overwrite.
     pub evicted: bool,
+    /// It does not fit its type: known are its name, its node and perhaps its owner. It is taken for the worst.
+    pub unreadable: bool,
 }
 
 /// What the operator's webhook recorded on a pod.
@@ -240,6 +246,12 @@ pub struct ProviderPod {
     pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
+    /// `metadata.deletionTimestamp`: when it should be gone.
+    pub deletion: Option<Timestamp>,
+    /// Names of its finalizers.
+    pub finalizers: Vec<String>,
+    /// It does not fit its type, so nothing is known of its health.
+    pub unreadable: bool,
     /// UIDs of all its owners.
     pub owner_uids: Vec<String>,
     /// Image of each container by name.
@@ -280,4 +292,6 @@ pub struct Budget {
     /// Why kube-controller-manager can't work it out: the message of condition `DisruptionAllowed` with reason
     /// `SyncFailed`.
     pub sync_failed: Option<String>,
+    /// It does not fit its type: it may cover every pod of its namespace, and allow nothing.
+    pub unreadable: bool,
 }

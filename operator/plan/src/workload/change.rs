@@ -7,7 +7,7 @@ use vnp_crds::Management;
 
 use super::adopt::{self, AdoptError, Values};
 use super::contest::{self, contested};
-use super::{create, patch};
+use super::{create, patch, rewritten};
 use crate::observed::{Observed, Workload};
 use crate::step::{PatchPurpose, Step};
 
@@ -50,7 +50,9 @@ impl<'a> Reverted<'a> {
 
 /// What differs from the template that the pool wants, fields that somebody contests left out.
 pub(super) fn forward(observed: &Observed, workload: &Workload) -> Result<Option<Change>, AdoptError> {
-    let held_off = |field: &str| contested(&observed.recall, field).is_some();
+    let held_off = |field: &str| {
+        contested(&observed.recall, field).is_some() || rewritten::held_off(&observed.recall, field)
+    };
     match observed.pool.spec.provider.management() {
         Management::Create => {
             let template = json!(create::template(&observed.pool));
@@ -61,6 +63,17 @@ pub(super) fn forward(observed: &Observed, workload: &Workload) -> Result<Option
             })
         }
         Management::Adopt => Ok(adopt::due(&observed.pool, workload, &held_off)?.map(Change::Values)),
+    }
+}
+
+/// What differs from the template that the pool wants, whoever contests it. Nothing when that can't be told.
+pub(super) fn wanted(observed: &Observed, workload: &Workload) -> Option<Change> {
+    match observed.pool.spec.provider.management() {
+        Management::Create => Some(Change::Template(json!(create::template(&observed.pool)))),
+        Management::Adopt => adopt::due(&observed.pool, workload, &|_| false)
+            .ok()
+            .flatten()
+            .map(Change::Values),
     }
 }
 
@@ -135,12 +148,17 @@ impl Change {
         }
     }
 
-    /// For people, one line for each field.
-    pub(super) fn lines(&self, workload: &Workload) -> Vec<String> {
-        let lines = match self {
+    /// What stands there and what is to stand there, one line for each field.
+    pub(super) fn differences(&self, workload: &Workload) -> Vec<String> {
+        match self {
             Self::Template(template) => create::changes(workload, template),
             Self::Values(values) => values.changes.clone(),
-        };
+        }
+    }
+
+    /// For people, one line for each field.
+    pub(super) fn lines(&self, workload: &Workload) -> Vec<String> {
+        let lines = self.differences(workload);
         match workload.replicas() {
             0 => lines,
             1 => lines

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{Management, VirtualNodePool};
 
 use super::desired::{self, Desired, same_meaning};
-use super::{adopt, create, env, owned, roll};
+use super::{adopt, create, env, owned, rewritten, roll};
 use crate::accept::provider_container;
 use crate::drain::installations;
 use crate::observed::{Observed, Recall, SeenField, Workload};
@@ -21,6 +21,9 @@ pub(super) const TEMPLATE: &str = "template";
 pub(super) const REPLICAS: &str = "replicas";
 /// Label, finalizer and originals.
 pub(super) const TAKEOVER: &str = "label and finalizer";
+
+/// Who is named when the API server knows nobody.
+pub(super) const NOBODY: &str = "somebody";
 
 /// The field manager that contests the field, if one does.
 pub(super) fn contested<'a>(recall: &'a Recall, field: &str) -> Option<&'a str> {
@@ -48,8 +51,10 @@ pub fn remember(observed: &Observed, now: Timestamp) -> Recall {
     else {
         recall.fields.clear();
         recall.set_back.clear();
+        recall.rewritten.clear();
         return recall;
     };
+    rewritten::age(&mut recall, observed, workload, now);
     let fields = fields(observed, workload);
     recall.fields.retain(|field, _| fields.contains_key(field));
     recall.set_back.retain(|field, _| fields.contains_key(field));
@@ -92,11 +97,11 @@ pub(super) fn describe(observed: &Observed, field: &str) -> String {
 }
 
 /// Each field that is ours, and who owns it when we do not.
-fn fields(observed: &Observed, workload: &Workload) -> BTreeMap<String, (SeenField, String)> {
+pub(super) fn fields(observed: &Observed, workload: &Workload) -> BTreeMap<String, (SeenField, String)> {
     let pool = &observed.pool;
     let mut fields = BTreeMap::new();
     let mut note = |name: &str, wanted: String, in_place: bool, by: Option<&str>| {
-        let by = by.unwrap_or("somebody").to_owned();
+        let by = by.unwrap_or(NOBODY).to_owned();
         fields.insert(name.to_owned(), (SeenField { wanted, in_place }, by));
     };
     if let Some(target) = crate::target::target(observed) {
@@ -141,10 +146,7 @@ fn adopted_fields(
         return;
     };
     let container = format!("k:{}", serde_json::json!({ "name": there["name"] }));
-    let path = |rest: &[&str]| -> Vec<String> {
-        let head = ["f:spec", "f:template", "f:spec", "f:containers", &container];
-        head.iter().chain(rest).map(|s| (*s).to_owned()).collect()
-    };
+    let path = |rest: &[&str]| template_path(&container, rest);
     let desired = Desired::of(pool);
     for (name, wanted) in &desired.env {
         let key = format!("k:{}", serde_json::json!({ "name": name }));
@@ -165,4 +167,9 @@ fn adopted_fields(
             owned::other_owner(workload, &path(&["f:image"])),
         );
     }
+}
+
+fn template_path(container: &str, rest: &[&str]) -> Vec<String> {
+    let head = ["f:spec", "f:template", "f:spec", "f:containers", container];
+    head.iter().chain(rest).map(|s| (*s).to_owned()).collect()
 }

@@ -10,6 +10,7 @@ mod owned;
 mod patch;
 mod release;
 mod restore;
+mod rewritten;
 mod roll;
 mod scale;
 #[cfg(test)]
@@ -24,11 +25,14 @@ pub use self::contest::remember;
 pub(crate) use self::create::APPLIED_ANNOTATION;
 pub(crate) use self::desired::digest as digest_of;
 pub(crate) use self::owned::first_lost;
+pub use self::rewritten::note_stored;
 use crate::accept::Acceptance;
+use crate::availability::shut;
 use crate::drain::health::sick;
 use crate::finding::{Finding, ProviderState};
 use crate::observed::{Observed, Ordinal, Workload};
 use crate::plan::Part;
+use crate::room::Refused;
 use crate::step::{PatchPurpose, Step};
 use crate::taint_eviction::running_clock;
 
@@ -106,6 +110,7 @@ pub fn plan_workload(
     merge(&mut part, second);
     health_findings(observed, workload, target, now, &mut part);
     contested_findings(observed, &mut part);
+    rewritten::findings(observed, &mut part);
     part
 }
 
@@ -175,6 +180,9 @@ fn take_over(observed: &Observed, workload: &Workload, acceptance: &Acceptance, 
     if observed.deleting() && workload.has_finalizer() || adopt::taken_over(&observed.pool, workload) {
         return;
     }
+    if rewritten::held_off(&observed.recall, contest::TAKEOVER) {
+        return;
+    }
     if let Some(by) = contest::contested(&observed.recall, contest::TAKEOVER) {
         let message =
             format!("{by} keeps removing the operator's label, finalizer or annotation from the StatefulSet");
@@ -228,6 +236,16 @@ fn health_findings(
             let node = observed.nodes.get(&ordinal);
             let clock = node.map_or_else(String::new, |n| running_clock(n, observed.pods_on(ordinal)));
             let message = format!("{}: {why}{clock}", observed.node_name(ordinal));
+            part.findings.push(Finding::Provider { state, message });
+        } else if let Some(why) = observed
+            .nodes
+            .get(&ordinal)
+            .and_then(|n| shut(observed, n))
+            .filter(|why| *why != Refused::Cordoned)
+        {
+            // A cordon is a person's wish; the rest is a node that nobody can use.
+            let message = format!("{}: {why}", observed.node_name(ordinal));
+            let state = ProviderState::Unhealthy;
             part.findings.push(Finding::Provider { state, message });
         }
     }

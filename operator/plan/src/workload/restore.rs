@@ -61,8 +61,9 @@ fn let_go(observed: &Observed, workload: &Workload, target: Option<i32>) -> Part
     let copy = observed.restore_copy.as_ref();
     if workload.replicas() == 0 && !needed(observed, target) && owned.iter().all(|pod| pod.deleting) {
         part.findings.push(absent(format!(
-            "StatefulSet {} was deleted and nothing runs on it",
-            workload.name()
+            "StatefulSet {} was deleted and nothing runs on it{}",
+            workload.name(),
+            still_held(workload)
         )));
         if workload.has_finalizer() && owned.is_empty() {
             part.steps.extend(copy.map(drop_copy));
@@ -71,8 +72,10 @@ fn let_go(observed: &Observed, workload: &Workload, target: Option<i32>) -> Part
         return part;
     }
     part.findings.push(absent(format!(
-        "StatefulSet {} was deleted by somebody while its nodes are needed, and is restored; change the pool instead",
-        workload.name()
+        "StatefulSet {} was deleted by somebody while its nodes are needed, and is made again once it is gone{}; change the \
+         pool instead",
+        workload.name(),
+        still_held(workload)
     )));
     let now = keep(workload);
     // Once our finalizer is off, the object may vanish at any moment: the copy that is there is the one that counts.
@@ -95,6 +98,27 @@ fn let_go(observed: &Observed, workload: &Workload, target: Option<i32>) -> Part
         part.steps.push(finalizer_off(workload));
     }
     part
+}
+
+/// By whose finalizers, once ours is off: nobody but they can let it go.
+fn still_held(workload: &Workload) -> String {
+    let theirs: Vec<&str> = workload
+        .finalizers()
+        .into_iter()
+        .filter(|f| !OF_DELETION.contains(f))
+        .collect();
+    if workload.has_finalizer() || theirs.is_empty() {
+        return String::new();
+    }
+    let since = workload
+        .raw
+        .pointer("/metadata/deletionTimestamp")
+        .and_then(Value::as_str)
+        .unwrap_or("before");
+    format!(
+        " (deleted since {since}, and held by {}: the controllers that set these finalizers must take them off)",
+        theirs.join(", ")
+    )
 }
 
 /// Gone, and a copy is there.

@@ -94,6 +94,8 @@ pub(crate) fn observed(view: &View, memory: &[Memory; NODES], term: u8, reap: &s
         later: Default::default(),
         left_alone: Default::default(),
         overflow: Default::default(),
+        flaws: Vec::new(),
+        failing: Vec::new(),
         memory: (0..NODES).map(|o| (each(o), remembered(o, &memory[o]))).collect(),
         recall: Recall::default(),
         live: BTreeMap::new(),
@@ -271,12 +273,12 @@ fn node(view: &View, ordinal: usize, beats: u8) -> Option<NodeView> {
         } else {
             CordonOwner::Nobody
         },
-        pod_capacity: None,
+        allocatable: BTreeMap::from([("pods".to_owned(), 1000)]),
         heartbeat: Some(Heartbeat {
             seen_at: tick(i64::from(beats)),
             beats: BEATS + u64::from(beats),
         }),
-        deleting: false,
+        ..NodeView::default()
     })
 }
 

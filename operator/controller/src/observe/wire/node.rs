@@ -1,14 +1,18 @@
 //! Nodes, with who holds their cordon.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use vnp_crds::CORDON_FIELD_MANAGER;
-use vnp_plan::observed::{CordonOwner, NodeTrace, NodeView, Silence};
+use vnp_plan::observed::{CordonOwner, Finalizer, NodeTrace, NodeView, Silence};
+use vnp_plan::room::{Amounts, amount};
 
 use super::{Condition, Meta, ready};
+use crate::observe::read::Unreadable;
 
 /// A Node.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +38,23 @@ impl SlimNode {
             ready: self.view.ready,
             beat: self.status_beat,
             lease_holder: None,
+        }
+    }
+}
+
+impl SlimNode {
+    /// One that can't be read, as the worst that it may be: there, and of no use.
+    pub fn worst(object: &Unreadable) -> Self {
+        Self {
+            metadata: object.metadata.clone(),
+            status_beat: None,
+            view: NodeView {
+                name: object.metadata.name.clone().unwrap_or_default(),
+                uid: object.metadata.uid.clone().unwrap_or_default(),
+                labels: object.labels(),
+                unreadable: true,
+                ..NodeView::default()
+            },
         }
     }
 }
@@ -71,6 +92,15 @@ struct ManagedFields {
 struct Fields {
     #[serde(rename = "f:spec", default)]
     spec: SpecFields,
+    #[serde(rename = "f:metadata", default)]
+    metadata: MetaFields,
+}
+
+#[derive(Deserialize, Default)]
+struct MetaFields {
+    /// Each as `v:"<name>"`.
+    #[serde(rename = "f:finalizers", default)]
+    finalizers: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
@@ -100,7 +130,8 @@ fn no_execute(taints: &[Taint]) -> Vec<(Silence, Timestamp)> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct NodeStatus {
-    capacity: Capacity,
+    capacity: BTreeMap<String, String>,
+    allocatable: Option<BTreeMap<String, String>>,
     conditions: Vec<Condition>,
     addresses: Vec<Address>,
 }
@@ -109,12 +140,6 @@ struct NodeStatus {
 #[serde(default)]
 struct Address {
     address: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Capacity {
-    pods: Option<String>,
 }
 
 /// Who holds `spec.unschedulable`; the API server's own bookkeeping. A Node that is unschedulable with no entry for the
@@ -134,21 +159,26 @@ fn cordon_owner(unschedulable: bool, managed: &[ManagedFields]) -> CordonOwner {
     }
 }
 
-/// A whole number of pods as the API server writes quantities: it shortens 1000 to `1k`.
-pub(super) fn count(quantity: &str) -> Option<i64> {
-    const SUFFIXES: [(&str, i64); 6] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-    ];
-    let (number, factor) = SUFFIXES
-        .iter()
-        .find_map(|(suffix, factor)| Some((quantity.strip_suffix(suffix)?, *factor)))
-        .unwrap_or((quantity, 1));
-    number.parse::<i64>().ok()?.checked_mul(factor)
+fn finalizers(names: Vec<String>, managed: &[ManagedFields]) -> Vec<Finalizer> {
+    let set_by = |name: &str| {
+        let key = format!("v:{}", serde_json::json!(name));
+        let mut entries = managed.iter();
+        let entry = entries.find(|m| m.fields_v1.metadata.finalizers.contains_key(&key))?;
+        Some(entry.manager.clone())
+    };
+    let read = |name: String| Finalizer {
+        manager: set_by(&name),
+        name,
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// The API server fills in `allocatable` from `capacity` where a Node says only that. What is no quantity is nothing.
+fn allocatable(status: &NodeStatus) -> Amounts {
+    let offered = status.allocatable.as_ref().unwrap_or(&status.capacity);
+    let read =
+        |(resource, quantity): (&String, &String)| Some((resource.clone(), amount(resource, quantity)?));
+    offered.iter().filter_map(read).collect()
 }
 
 impl From<NodeWire> for SlimNode {
@@ -172,10 +202,12 @@ impl From<NodeWire> for SlimNode {
                 unschedulable: spec.unschedulable,
                 cordon_owner: cordon_owner(spec.unschedulable, &managed_fields),
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,
-                pod_capacity: status.capacity.pods.as_deref().and_then(count),
                 no_execute: no_execute(&spec.taints),
                 taints: spec.taints,
+                allocatable: allocatable(&status),
                 deleting: meta.deletion_timestamp.is_some(),
+                deleted_at: meta.deletion_timestamp.map(|t| t.0),
+                finalizers: finalizers(meta.finalizers.unwrap_or_default(), &managed_fields),
                 ..NodeView::default()
             },
         }

@@ -1,10 +1,13 @@
 //! Pods: instances on virtual nodes, and providers.
 
+mod needs;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -15,6 +18,7 @@ use vnp_plan::observed::{
 };
 
 use super::{Annotations, Condition, Meta, ready};
+use crate::observe::read::Unreadable;
 
 fn evicted(conditions: &[Condition]) -> bool {
     let (type_, reason) = EVICTED;
@@ -45,6 +49,7 @@ pub struct SlimPod {
     /// A container left a trace of having been started.
     ran: bool,
     addresses: Vec<String>,
+    finalizers: Vec<String>,
     owner_uids: Vec<String>,
     images: BTreeMap<String, String>,
 }
@@ -75,6 +80,43 @@ impl SlimPod {
         }
     }
 
+    /// One that can't be read, as the worst that it may be: running, and holding its node.
+    pub fn worst(object: &Unreadable) -> Self {
+        let owners = object
+            .raw
+            .pointer("/metadata/ownerReferences")
+            .and_then(Value::as_array);
+        let owners = owners.into_iter().flatten();
+        let node = object.raw.pointer("/spec/nodeName").and_then(Value::as_str);
+        let metadata = Meta {
+            name: object.metadata.name.clone(),
+            namespace: object.metadata.namespace.clone(),
+            uid: object.metadata.uid.clone(),
+            resource_version: object.metadata.resource_version.clone(),
+            labels: Some(object.labels()),
+            owner_references: Some(
+                owners
+                    .filter_map(|o| OwnerReference::deserialize(o).ok())
+                    .collect(),
+            ),
+            ..Meta::default()
+        };
+        let wire = PodWire {
+            metadata,
+            spec: PodSpec {
+                node_name: node.map(ToOwned::to_owned),
+                ..PodSpec::default()
+            },
+            status: PodStatus::default(),
+        };
+        let mut pod = Self::from(wire);
+        pod.waiting = None;
+        pod.ran = true;
+        pod.bound.unreadable = true;
+        pod.bound.requires_virtual = true;
+        pod
+    }
+
     /// As the process behind a virtual node.
     pub fn provider(self) -> ProviderPod {
         ProviderPod {
@@ -92,6 +134,9 @@ impl SlimPod {
             restarts: self.restarts,
             created: self.bound.created,
             deleting: self.bound.deletion.is_some(),
+            deletion: self.bound.deletion,
+            finalizers: self.finalizers,
+            unreadable: self.bound.unreadable,
             owner_uids: self.owner_uids,
             images: self.images,
             addresses: self.addresses,
@@ -121,6 +166,8 @@ struct PodSpec {
     tolerations: Option<Vec<Toleration>>,
     containers: Vec<Container>,
     init_containers: Option<Vec<Container>>,
+    overhead: Option<Quantities>,
+    resources: Option<Resources>,
 }
 
 #[derive(Deserialize, Default)]
@@ -176,35 +223,35 @@ impl Toleration {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Container {
     name: String,
     #[serde(default)]
     image: String,
     resources: Option<Resources>,
+    restart_policy: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Resources {
-    limits: Option<Gpus>,
-    requests: Option<Gpus>,
+    limits: Option<Quantities>,
+    requests: Option<Quantities>,
 }
 
-/// The resources that are GPUs, the same as in the plan's `placement/gpu.rs`. Whatever a quantity looks like, the pod is read.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Gpus {
-    #[serde(rename = "nvidia.com/gpu")]
-    nvidia: Option<Value>,
-    #[serde(rename = "alibabacloud.com/ppu")]
-    ppu: Option<Value>,
-}
+/// Whatever a quantity looks like, the pod is read.
+type Quantities = BTreeMap<String, Value>;
+
+/// The resources that are GPUs, the same as in the plan's `placement/gpu.rs`.
+const GPUS: [&str; 2] = ["nvidia.com/gpu", "alibabacloud.com/ppu"];
 
 impl Container {
     fn requests_gpu(&self) -> bool {
         let lists = self.resources.iter().flat_map(|r| [&r.limits, &r.requests]);
-        let asked = lists.flatten().flat_map(|gpus| [&gpus.nvidia, &gpus.ppu]);
-        asked.flatten().any(|quantity| quantity != "0")
+        let mut asked = lists
+            .flatten()
+            .flat_map(|quantities| GPUS.map(|gpu| quantities.get(gpu)));
+        asked.any(|quantity| quantity.is_some_and(|q| q != "0"))
     }
 }
 
@@ -235,6 +282,7 @@ struct PodIp {
 struct ContainerStatus {
     name: String,
     image: String,
+    allocated_resources: Option<Quantities>,
     restart_count: i32,
     started: Option<bool>,
     #[serde(rename = "containerID")]
@@ -489,6 +537,7 @@ impl From<PodWire> for SlimPod {
                 uid: o.uid.clone(),
             });
         let annotations = metadata.annotations.unwrap_or_default();
+        let finalizers = metadata.finalizers.unwrap_or_default();
         let phase = match status.phase.as_deref() {
             Some("Running") => PodPhase::Running,
             Some("Succeeded") => PodPhase::Succeeded,
@@ -528,17 +577,16 @@ impl From<PodWire> for SlimPod {
                 .flatten()
                 .chain(&spec.containers)
                 .any(Container::requests_gpu),
-            finalizers: metadata
-                .finalizers
-                .filter(|f| !f.is_empty())
-                .map(|f| f.join(", ").into_boxed_str()),
+            finalizers: (!finalizers.is_empty()).then(|| finalizers.join(", ").into_boxed_str()),
             grace_seconds: spec.termination_grace_period_seconds,
             requires_virtual: requires_virtual(&spec),
             patience: Patiences {
                 unreachable: patience(spec.tolerations.as_deref(), Silence::Unreachable),
                 not_ready: patience(spec.tolerations.as_deref(), Silence::NotReady),
             },
+            needs: Arc::new(needs::needs(&spec, &status)),
             never_started,
+            unreadable: false,
         };
         Self {
             metadata: identity,
@@ -557,6 +605,7 @@ impl From<PodWire> for SlimPod {
                 .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
             ran,
             addresses: status.pod_ips.into_iter().map(|ip| ip.ip).collect(),
+            finalizers,
             owner_uids: owners.into_iter().map(|o| o.uid).collect(),
             images: spec.containers.into_iter().map(|c| (c.name, c.image)).collect(),
         }

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde_json::json;
 use vnp_plan::observed::{CordonOwner, MemberState, Patience, Placed, PodPhase, Silence, Term};
 
-use super::node::count;
 use super::*;
 
 fn pod(value: Value) -> SlimPod {
@@ -462,14 +461,82 @@ fn a_node_says_its_taints() {
 #[test]
 fn a_node_says_its_size_and_its_last_status_update() {
     let node = node(json!([]), false);
-    assert_eq!(node.view.pod_capacity, Some(3000));
+    assert_eq!(node.view.allocatable, BTreeMap::from([("pods".to_owned(), 3000)]));
     assert!(node.view.ready);
     assert_eq!(node.status_beat, Some("2026-11-01T00:00:10Z".parse().unwrap()));
     assert_eq!(node.view.labels["type"], "virtual-kubelet");
+}
+
+#[test]
+fn a_node_says_what_it_offers_and_whom_it_keeps_away() {
+    let node: SlimNode = serde_json::from_value(json!({
+        "metadata": {"name": "v-1", "uid": "u"},
+        "spec": {"taints": [
+            {"key": "a", "value": "b", "effect": "NoSchedule"}, {"key": "c", "effect": "PreferNoSchedule"},
+            {"key": "d", "effect": "NoExecute"}]},
+        "status": {"capacity": {"cpu": "96", "pods": "3k"},
+                   "allocatable": {"cpu": "95500m", "memory": "1Ki", "pods": "1k", "odd": "x"}},
+    }))
+    .unwrap();
+    let taints = node.view.taints.iter().filter_map(vnp_plan::room::Taint::of);
+    let taints: Vec<String> = taints.map(|t| t.to_string()).collect();
+    assert_eq!(taints, ["a=b:NoSchedule", "d:NoExecute"]);
+    let offered = [("cpu", 95_500), ("memory", 1024), ("pods", 1000)];
     assert_eq!(
-        ["110", "1k", "1Ki", "x", ""].map(count),
-        [Some(110), Some(1000), Some(1024), None, None]
+        node.view.allocatable,
+        offered.map(|(r, a)| (r.to_owned(), a)).into()
     );
+}
+
+#[test]
+fn a_pod_asks_for_what_its_containers_ask_for_together() {
+    let asked = |spec: Value, status: Value| {
+        let needs = pod(json!({"metadata": {"name": "p"}, "spec": spec, "status": status}))
+            .bound
+            .needs;
+        let asked: Vec<String> = needs.requests.iter().map(|(r, a)| format!("{r} {a}")).collect();
+        asked.join(", ")
+    };
+    let c = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}, "limits": {"memory": "1Gi"}}});
+    let mut sidecar = c("side", "300m");
+    sidecar["restartPolicy"] = json!("Always");
+    let both = json!([c("a", "1"), c("b", "500m")]);
+    assert_eq!(asked(json!({"containers": both}), json!({})), "cpu 1500");
+    let init = json!({"containers": both, "initContainers": [c("i", "2")]});
+    assert_eq!(asked(init, json!({})), "cpu 2000", "the hungriest init container");
+    let with_sidecar = json!({"containers": both, "initContainers": [sidecar, c("i", "1600m")]});
+    assert_eq!(
+        asked(with_sidecar, json!({})),
+        "cpu 1900",
+        "after the sidecar before it"
+    );
+    let whole =
+        json!({"containers": both, "resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "100m"}});
+    assert_eq!(asked(whole, json!({})), "cpu 3100");
+    let resized = json!({"containerStatuses": [{"name": "a", "allocatedResources": {"cpu": "4"}}]});
+    assert_eq!(asked(json!({"containers": both}), resized), "cpu 4500");
+    let odd =
+        json!({"containers": [{"name": "a", "resources": {"requests": {"nvidia.com/gpu": 1, "cpu": "x"}}}]});
+    assert_eq!(
+        asked(odd, json!({})),
+        format!("cpu {}, nvidia.com/gpu 1", i64::MAX)
+    );
+}
+
+#[test]
+fn a_pod_says_what_it_tolerates_and_which_nodes_it_means() {
+    let needs = pod(json!({"metadata": {"name": "p"}, "spec": {
+        "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+        "nodeSelector": {"type": "virtual-kubelet"},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["v-1"]}]}]}}}}}))
+    .bound
+    .needs;
+    let labels = BTreeMap::from([("type".to_owned(), "virtual-kubelet".to_owned())]);
+    assert!(
+        needs.means("v-1", &labels) && !needs.means("v-0", &labels) && !needs.means("v-1", &BTreeMap::new())
+    );
+    assert_eq!(needs.tolerations[0].key, "virtual-kubelet.io/provider");
 }
 
 #[test]

@@ -255,6 +255,7 @@ async fn a_pool_that_was_let_go_is_not_written_to() {
         track: Some(TrackKind::Pool),
         step: Step::RemovePoolFinalizer,
         result: Ok(()),
+        stored: None,
     };
     let observed = observed(pool(json!({})));
     let wake = bench

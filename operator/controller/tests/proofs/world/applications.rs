@@ -56,6 +56,7 @@ fn pod(application: &str, serial: u64) -> Value {
         },
         "spec": {
             "nodeSelector": {"type": "virtual-kubelet"}, "terminationGracePeriodSeconds": 30,
+            "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
             "containers": [{"name": "web", "image": "registry.example/web:1"}],
         },
         "status": {"phase": "Pending"},

@@ -1,0 +1,134 @@
+//! Which nodes of a pool are of use now: the provider is healthy, and the scheduler sends pods there.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use vnp_crds::virtual_node;
+
+use crate::drain::health::health;
+use crate::observed::{BoundPod, NodeView, Observed, Ordinal};
+use crate::room::{Refused, Taint, closed};
+
+/// Why a node is of no use, in words; `None` for one that is.
+pub(crate) fn unavailable(
+    seen: &Observed,
+    ordinal: Ordinal,
+    node: &NodeView,
+    now: Timestamp,
+) -> Option<String> {
+    let provider = seen.provider_pods.get(&ordinal).map(AsRef::as_ref);
+    if let Err(why) = health(Some(node), provider, now) {
+        return Some(why.to_string());
+    }
+    shut(seen, node).map(|why| why.to_string())
+}
+
+/// Why the scheduler sends the pool's pods to another node than this one.
+pub(crate) fn shut(seen: &Observed, node: &NodeView) -> Option<Refused> {
+    closed(node).or_else(|| {
+        let mut taints = node.taints.iter().filter_map(Taint::of);
+        taints.find(|taint| keeps_away(seen, taint)).map(Refused::Tainted)
+    })
+}
+
+/// Keys of the taint that providers put on their Node. Source: `reference/ack-virtual-nodes.md`.
+const OWN: [&str; 2] = [virtual_node::TAINT, "alibabacloud.com/eci"];
+/// The provider's variable for another one.
+const TAINT_KEY: &str = "VKUBELET_TAINT_KEY";
+
+/// The key that the provider is told to use.
+fn configured(seen: &Observed) -> Option<&str> {
+    let containers = seen.workload.there()?.containers();
+    let mut env = containers
+        .iter()
+        .filter_map(|c| c.get("env")?.as_array())
+        .flatten();
+    env.find(|e| e.get("name").and_then(Value::as_str) == Some(TAINT_KEY))?
+        .get("value")?
+        .as_str()
+}
+
+/// The taint of virtual nodes keeps away who did not ask for one. Any other is looked at with the eyes of the pods that
+/// run on the pool's nodes and can run nowhere else; without such pods nobody is known to tolerate it.
+fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
+    if OWN.contains(&taint.key.as_str()) || configured(seen) == Some(&taint.key) {
+        return false;
+    }
+    let meant = |p: &&BoundPod| p.requires_virtual && !p.finished() && !p.daemon_set() && !p.unreadable;
+    let mut pods = seen
+        .bound
+        .keys()
+        .flat_map(|o| seen.pods_on(*o))
+        .filter(meant)
+        .peekable();
+    pods.peek().is_none() || pods.any(|p| !p.needs.tolerates(taint))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan;
+    use crate::room::{Needs, Toleration};
+    use crate::testing::{bind, now, observed, pod, pool, with_node};
+
+    fn taint(key: &str) -> k8s_openapi::api::core::v1::Taint {
+        k8s_openapi::api::core::v1::Taint {
+            key: key.to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn available(change: impl FnOnce(&mut NodeView)) -> (i32, Vec<String>) {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        with_node(&mut seen, 0, change);
+        let facts = plan(&seen, now()).facts;
+        (facts.available, facts.unavailable)
+    }
+
+    #[test]
+    fn a_node_is_available_when_pods_may_come() {
+        assert_eq!(available(|_| {}), (2, vec![]));
+        assert_eq!(
+            available(|n| n.taints = vec![taint("virtual-kubelet.io/provider")]),
+            (2, vec![])
+        );
+        for (change, why) in [
+            (
+                (|n| n.deleting = true) as fn(&mut NodeView),
+                "it is being deleted",
+            ),
+            (|n| n.unschedulable = true, "it is cordoned"),
+            (|n| n.ready = false, "its Node is not Ready"),
+            (|n| n.unreadable = true, "its Node can't be read"),
+            (
+                |n| n.taints = vec![taint("node.kubernetes.io/network-unavailable")],
+                "its taint node.kubernetes.io/network-unavailable:NoSchedule is not tolerated",
+            ),
+        ] {
+            assert_eq!(available(change), (1, vec![format!("virtual-node-eci-0: {why}")]));
+        }
+    }
+
+    #[test]
+    fn a_taint_that_the_pool_s_pods_tolerate_is_its_own() {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        with_node(&mut seen, 0, |n| n.taints = vec![taint("team")]);
+        let mut tolerant = pod("a");
+        tolerant.needs = Arc::new(Needs {
+            tolerations: vec![Toleration {
+                key: "team".to_owned(),
+                operator: "Exists".to_owned(),
+                ..Toleration::default()
+            }],
+            ..Needs::default()
+        });
+        bind(&mut seen, 1, vec![tolerant.clone()]);
+        assert_eq!(plan(&seen, now()).facts.available, 2);
+        bind(&mut seen, 1, vec![tolerant, pod("b")]);
+        assert_eq!(plan(&seen, now()).facts.available, 1);
+    }
+}

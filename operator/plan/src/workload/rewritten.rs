@@ -1,0 +1,239 @@
+//! Writes that were answered with success and stored with other values: a policy or a webhook in the API server changes
+//! them on their way. To write the same again changes nothing, so it is done once in a while only, and said meanwhile.
+
+use jiff::{SignedDuration, Timestamp};
+use vnp_crds::Reason;
+
+use super::change;
+use super::contest::{self, contested};
+use crate::finding::{Finding, ProviderState};
+use crate::observed::{Observed, Recall, Rewritten, Workload};
+use crate::plan::Part;
+use crate::step::{PatchPurpose, Step};
+
+/// How long after a write that did not take the next one is made: the policy may have been changed, and nothing tells.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// The field was written, something else was stored, and it is not time to try again.
+pub(super) fn held_off(recall: &Recall, field: &str) -> bool {
+    recall.rewritten.get(field).is_some_and(|r| !r.due)
+}
+
+/// Notes of a write that was answered with success what became of it. `stored` is the workload as the answer shows it.
+pub fn note_stored(recall: &mut Recall, observed: &Observed, step: &Step, stored: &Workload, now: Timestamp) {
+    let writes = |field: &str| match step {
+        Step::ApplyWorkload { purpose, .. } => {
+            *purpose == PatchPurpose::Configure && field == contest::TEMPLATE
+        }
+        Step::PatchWorkload(patch) => match patch.purpose {
+            PatchPurpose::TakeOver => field == contest::TAKEOVER,
+            PatchPurpose::Configure => field == "image" || field.starts_with("env "),
+            _ => false,
+        },
+        _ => false,
+    };
+    let before = std::mem::take(&mut recall.rewritten);
+    let fields = contest::fields(observed, stored);
+    for (field, (seen, by)) in fields {
+        let known = before.get(&field).filter(|r| r.wanted == seen.wanted);
+        if seen.in_place {
+            continue;
+        }
+        // What was left alone on purpose was not written.
+        let written = writes(&field)
+            && contested(&observed.recall, &field).is_none()
+            && !held_off(&observed.recall, &field);
+        let entry = match (written, known) {
+            (true, known) => Rewritten {
+                wanted: seen.wanted,
+                difference: difference(observed, stored, &field),
+                by: Some(by).filter(|by| by != contest::NOBODY),
+                since: known.map_or(now, |r| r.since),
+                tried: now,
+                due: false,
+            },
+            (false, Some(known)) => known.clone(),
+            (false, None) => continue,
+        };
+        recall.rewritten.insert(field, entry);
+    }
+}
+
+/// Drops what has come true or is wanted otherwise now, and lets the rest be tried again when it is time.
+pub(super) fn age(recall: &mut Recall, observed: &Observed, workload: &Workload, now: Timestamp) {
+    if recall.rewritten.is_empty() {
+        return;
+    }
+    let fields = contest::fields(observed, workload);
+    recall.rewritten.retain(|field, r| {
+        r.due = now.duration_since(r.tried) >= AGAIN_AFTER;
+        fields
+            .get(field)
+            .is_some_and(|(seen, _)| !seen.in_place && seen.wanted == r.wanted)
+    });
+}
+
+/// Which value stands there for which, in one line for people.
+fn difference(observed: &Observed, stored: &Workload, field: &str) -> String {
+    if field == contest::TAKEOVER {
+        return "the operator's label, finalizer or annotation is missing".to_owned();
+    }
+    let lines = match change::wanted(observed, stored) {
+        Some(change) => change.differences(stored),
+        None => Vec::new(),
+    };
+    let own = format!("{field} ");
+    let mine: Vec<String> = lines
+        .iter()
+        .filter(|line| field == contest::TEMPLATE || line.starts_with(&own))
+        .cloned()
+        .collect();
+    if mine.is_empty() {
+        field.to_owned()
+    } else {
+        mine.join(", ")
+    }
+}
+
+/// Says what does not take.
+pub(super) fn findings(observed: &Observed, part: &mut Part) {
+    for rewritten in observed.recall.rewritten.values() {
+        let Rewritten {
+            difference,
+            by,
+            since,
+            ..
+        } = rewritten;
+        let who = match by {
+            Some(manager) => format!("field manager {manager} owns what stands there"),
+            None => "a mutating admission policy or webhook for StatefulSets does that (kubectl get \
+                     mutatingwebhookconfigurations,mutatingadmissionpolicies)"
+                .to_owned(),
+        };
+        let message = format!(
+            "since {since} the API server answers writes to the StatefulSet with success and stores other values (stored -> \
+             wanted: {difference}): {who}; exempt the StatefulSet there, or ask for the stored value in the pool; it is \
+             written again every {} minutes only",
+            AGAIN_AFTER.as_mins()
+        );
+        part.findings.push(Finding::Provider {
+            state: ProviderState::Updating,
+            message: message.clone(),
+        });
+        part.findings.push(Finding::Stalled {
+            reason: Reason::FieldContested,
+            message,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{after, now, observed, pool, workload};
+    use crate::workload::remember;
+
+    const WANTED: &str = "registry.example/virtual-nodes-eci:v2";
+    const STORED: &str = "mirror.example/virtual-nodes-eci:v2";
+
+    fn adopted(image: &str) -> Observed {
+        let mut seen = observed(
+            pool(json!({ "provider": { "management": "Adopt", "image": WANTED } })),
+            2,
+        );
+        set_image(&mut seen, image);
+        seen
+    }
+
+    fn set_image(seen: &mut Observed, image: &str) {
+        let mut raw = workload(2).raw;
+        raw["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        raw["metadata"]["annotations"] =
+            json!({ vnp_crds::ADOPTED_VALUES_ANNOTATION: json!({"env": {}, "image": "old"}).to_string() });
+        seen.workload = Workload::new(raw).into();
+    }
+
+    fn configure() -> Step {
+        Step::PatchWorkload(crate::step::WorkloadPatch {
+            patch: json_patch::Patch(Vec::new()),
+            purpose: PatchPurpose::Configure,
+            changes: Vec::new(),
+        })
+    }
+
+    fn due(seen: &Observed) -> bool {
+        let workload = seen.workload.there().cloned().unwrap();
+        change::forward(seen, &workload).unwrap().is_some()
+    }
+
+    fn said(seen: &Observed) -> Vec<String> {
+        let mut part = Part::default();
+        findings(seen, &mut part);
+        let messages = part.findings.into_iter().filter_map(|f| match f {
+            Finding::Stalled { reason, message } => Some(format!("{reason}: {message}")),
+            _ => None,
+        });
+        messages.collect()
+    }
+
+    #[test]
+    fn a_write_that_is_stored_otherwise_is_said_and_not_made_again_for_a_while() {
+        let mut seen = adopted("old");
+        assert!(due(&seen));
+        // The answer shows another image than was written.
+        let stored = adopted(STORED).workload.there().cloned().unwrap();
+        let at = seen.clone();
+        note_stored(&mut seen.recall, &at, &configure(), &stored, now());
+        set_image(&mut seen, STORED);
+        assert!(!due(&seen));
+        let messages = said(&seen);
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(
+            messages[0].contains(&format!("image {STORED} -> {WANTED}")),
+            "{messages:?}"
+        );
+        assert!(
+            messages[0].starts_with("FieldContested: since 2027-01-15T08:00:00Z "),
+            "{messages:?}"
+        );
+        for (seconds, again) in [(1, false), (599, false), (600, true)] {
+            seen.recall = remember(&seen, after(seconds));
+            assert_eq!(due(&seen), again, "after {seconds} s");
+        }
+        // Once more in vain: it stays known since when.
+        let at = seen.clone();
+        note_stored(&mut seen.recall, &at, &configure(), &stored, after(600));
+        assert!(!due(&seen));
+        assert_eq!(said(&seen), messages);
+        // Another wish is tried at once, and one that has come true is forgotten.
+        let mut other = seen.clone();
+        let mut pool = (*other.pool).clone();
+        pool.spec.provider.image = Some("registry.example/virtual-nodes-eci:v3".to_owned());
+        other.pool = Arc::new(pool);
+        other.recall = remember(&other, after(601));
+        assert!(due(&other));
+        set_image(&mut seen, WANTED);
+        seen.recall = remember(&seen, after(602));
+        assert!(seen.recall.rewritten.is_empty() && said(&seen).is_empty());
+    }
+
+    #[test]
+    fn a_write_that_took_and_one_about_something_else_are_no_news() {
+        let mut seen = adopted("old");
+        let took = adopted(WANTED).workload.there().cloned().unwrap();
+        let at = seen.clone();
+        note_stored(&mut seen.recall, &at, &configure(), &took, now());
+        let Step::PatchWorkload(mut roll) = configure() else {
+            unreachable!()
+        };
+        roll.purpose = PatchPurpose::Roll;
+        let stored = adopted(STORED).workload.there().cloned().unwrap();
+        let at = seen.clone();
+        note_stored(&mut seen.recall, &at, &Step::PatchWorkload(roll), &stored, now());
+        assert!(seen.recall.rewritten.is_empty());
+    }
+}
