@@ -800,7 +800,7 @@ mod tests {
         ];
         let events = [Event::Init]
             .into_iter()
-            .chain(objects.map(Event::InitApply))
+            .chain(objects.map(|object| Event::InitApply(object.into())))
             .chain([Event::InitDone]);
         let told = cluster.clone();
         cluster
