@@ -40,14 +40,13 @@ impl SlimNode {
             lease_holder: None,
         }
     }
-}
 
-impl SlimNode {
     /// One that can't be read, as the worst that it may be: there, and of no use.
     pub fn worst(object: &Unreadable) -> Self {
         Self {
             metadata: object.metadata.clone(),
             status_beat: None,
+            addresses: Vec::new(),
             view: NodeView {
                 name: object.metadata.name.clone().unwrap_or_default(),
                 uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -190,6 +189,7 @@ impl From<NodeWire> for SlimNode {
         }: NodeWire,
     ) -> Self {
         let ready = ready(&status.conditions);
+        let allocatable = allocatable(&status);
         Self {
             metadata: meta.identity(),
             status_beat: ready.and_then(|c| c.last_heartbeat.as_ref()).map(|t| t.0),
@@ -204,7 +204,7 @@ impl From<NodeWire> for SlimNode {
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,
                 no_execute: no_execute(&spec.taints),
                 taints: spec.taints,
-                allocatable: allocatable(&status),
+                allocatable,
                 deleting: meta.deletion_timestamp.is_some(),
                 deleted_at: meta.deletion_timestamp.map(|t| t.0),
                 finalizers: finalizers(meta.finalizers.unwrap_or_default(), &managed_fields),
