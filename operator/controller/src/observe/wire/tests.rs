@@ -461,7 +461,10 @@ fn a_node_says_its_taints() {
 #[test]
 fn a_node_says_its_size_and_its_last_status_update() {
     let node = node(json!([]), false);
-    assert_eq!(node.view.allocatable, BTreeMap::from([("pods".to_owned(), 3000)]));
+    assert_eq!(
+        node.view.allocatable,
+        BTreeMap::from([("cpu".to_owned(), 1_000_000), ("pods".to_owned(), 3000)])
+    );
     assert!(node.view.ready);
     assert_eq!(node.status_beat, Some("2026-11-01T00:00:10Z".parse().unwrap()));
     assert_eq!(node.view.labels["type"], "virtual-kubelet");
