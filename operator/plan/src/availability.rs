@@ -35,6 +35,9 @@ const OWN: [&str; 2] = [virtual_node::TAINT, "alibabacloud.com/eci"];
 /// The provider's variable for another one.
 const TAINT_KEY: &str = "VKUBELET_TAINT_KEY";
 
+/// Prefix of the taints of Kubernetes itself.
+const KUBERNETES: &str = "node.kubernetes.io/";
+
 /// The key that the provider is told to use.
 fn configured(seen: &Observed) -> Option<&str> {
     let containers = seen.workload.there()?.containers();
@@ -47,8 +50,9 @@ fn configured(seen: &Observed) -> Option<&str> {
         .as_str()
 }
 
-/// The taint of virtual nodes keeps away who did not ask for one. Any other is looked at with the eyes of the pods that
-/// run on the pool's nodes and can run nowhere else; without such pods nobody is known to tolerate it.
+/// The taint of virtual nodes keeps away who did not ask for one. Those by which Kubernetes says that something is wrong with
+/// a Node keep away everybody, unless all pods that run on the pool's nodes and can run nowhere else tolerate them. One that
+/// somebody gave the Node keeps nobody away for whom it is meant: it counts when there are such pods and none tolerates it.
 fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
     if OWN.contains(&taint.key.as_str()) || configured(seen) == Some(&taint.key) {
         return false;
@@ -60,7 +64,10 @@ fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
         .flat_map(|o| seen.pods_on(*o))
         .filter(meant)
         .peekable();
-    pods.peek().is_none() || pods.any(|p| !p.needs.tolerates(taint))
+    if taint.key.starts_with(KUBERNETES) {
+        return pods.peek().is_none() || pods.any(|p| !p.needs.tolerates(taint));
+    }
+    pods.peek().is_some() && !pods.any(|p| p.needs.tolerates(taint))
 }
 
 #[cfg(test)]
@@ -128,7 +135,11 @@ mod tests {
         });
         bind(&mut seen, 1, vec![tolerant.clone()]);
         assert_eq!(plan(&seen, now()).facts.available, 2);
-        bind(&mut seen, 1, vec![tolerant, pod("b")]);
+        bind(&mut seen, 1, vec![tolerant.clone(), pod("b")]);
+        assert_eq!(plan(&seen, now()).facts.available, 2, "it is for some of them");
+        bind(&mut seen, 1, vec![pod("b")]);
         assert_eq!(plan(&seen, now()).facts.available, 1);
+        bind(&mut seen, 1, Vec::new());
+        assert_eq!(plan(&seen, now()).facts.available, 2, "nobody is kept away");
     }
 }

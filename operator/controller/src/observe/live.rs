@@ -140,7 +140,7 @@ async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<Unclaim
 }
 
 async fn all_nodes(client: &Client) -> Result<Vec<NodeTrace>, LiveError> {
-    let nodes: Api<SlimNode> = Api::all(client.clone());
+    let nodes: Api<Read<SlimNode>> = Api::all(client.clone());
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     loop {
@@ -148,7 +148,8 @@ async fn all_nodes(client: &Client) -> Result<Vec<NodeTrace>, LiveError> {
         if page.metadata.resource_version.is_none_or(|v| v.is_empty()) || page.types.kind != "NodeList" {
             return Err(LiveError::NoNodes(IncompleteList::NoResourceVersion));
         }
-        all.extend(page.items.into_iter().map(SlimNode::trace));
+        let read = page.items.into_iter().map(|n| n.or_worst(SlimNode::worst));
+        all.extend(read.map(SlimNode::trace));
         match page.metadata.continue_.filter(|t| !t.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(all),

@@ -196,7 +196,7 @@ impl DrainMemories {
     }
 
     /// Notes that a pod appeared. It counts when the cordon had been in effect for `settle`: before, the scheduler may not
-    /// have seen it.
+    /// have seen it. One that was made before the cordon replaces none of those that were evicted, however late it is seen.
     pub fn see_arrival(
         &self,
         pool_uid: &str,
@@ -208,7 +208,8 @@ impl DrainMemories {
         self.with(pool_uid, ordinal, |m| {
             let Some(since) = m.cordoned_since else { return };
             let settle = SignedDuration::try_from(settle).unwrap_or(SignedDuration::MAX);
-            if now.duration_since(since) > settle {
+            let older = pod.created.is_some_and(|at| at < since);
+            if now.duration_since(since) > settle && !older {
                 m.returned.see(pod, now);
             }
         });

@@ -32,8 +32,7 @@ use crate::runtime::metrics::Metrics;
 
 const NODE_LEASES: &str = "kube-node-lease";
 const POOLS: &str = "pools";
-/// What every replica needs to answer for the webhook.
-const NEEDED: [&str; 3] = [POOLS, TLS_SECRET, WEBHOOK_CONFIGURATION];
+const AUDIT_TRAILS: &str = "audit trails";
 /// Every mirror is compared with a full list so often: an event that got lost on its way would be missed for ever.
 const LIST_AGAIN: Duration = Duration::from_secs(30 * 60);
 
@@ -103,7 +102,7 @@ impl Watches {
         ));
         let audits: Api<Read<ConfigMap>> = Api::namespaced(client(), &self.namespace);
         all.push(self.plain(
-            "audit trails",
+            AUDIT_TRAILS,
             &cluster,
             |c| &c.audits,
             Watched::all(audits),
@@ -227,7 +226,8 @@ impl Watches {
         tell: fn(&Cluster, Told<S::Change>),
     ) -> BoxFuture<'static, ()> {
         let told = cluster.clone();
-        let needed = NEEDED.contains(&what);
+        // Without any other one, no pool is served.
+        let needed = what != AUDIT_TRAILS;
         self.follow(
             what.to_owned(),
             needed,
@@ -325,13 +325,10 @@ impl Watches {
                         return pending().await;
                     }
                     let mut tell = |told| {
-                        let (complete, refused) =
-                            (matches!(told, Told::Complete), matches!(told, Told::Refused));
+                        let complete = matches!(told, Told::Complete);
                         tell(told);
-                        if complete || refused {
-                            readiness.set(&what, true);
-                        }
                         if complete {
+                            readiness.set(&what, true);
                             cluster.cover(which, scope.clone());
                         }
                     };

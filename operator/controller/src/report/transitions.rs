@@ -94,7 +94,7 @@ fn is_true(reason: EventReason, done: &[&Step]) -> bool {
 
 /// The event of a blocker that holds the drain. A contested cordon has its own, which the plan tells.
 pub(super) fn of_blocker(blocker: &Blocker) -> Option<EventNote> {
-    let told_otherwise = blocker.reason == BlockerReason::CordonContested;
+    let told_otherwise = blocker.reason == BlockerReason::CordonContested && blocker.terminal;
     let subject = format!("{} {}", blocker.reason, blocker.object);
     (!told_otherwise).then(|| note(EventReason::DrainBlocked, subject, blocker.to_string()))
 }
@@ -154,7 +154,7 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     let known = previous.map(retired).unwrap_or_default();
     for entry in retired(next)
         .iter()
-        .filter(|r| !r.abandoned && !known.contains(r))
+        .filter(|r| !r.abandoned && !known.iter().any(|k| k.ordinal == r.ordinal && k.time == r.time))
     {
         let name = pass.observed.node_name(entry.ordinal);
         let text = format!("{name} holds no pod any more and its provider is taken away");

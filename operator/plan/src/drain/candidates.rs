@@ -36,8 +36,13 @@ pub(super) fn order(
     };
     let stage = stages.turn(scene.seen.holding(ordinal));
     let memory = scene.seen.memory.get(&ordinal);
-    let returning = Returning::of(memory, scene.seen.holding(ordinal), scene.now);
     let selectors = BudgetSelectors::of(&scene.seen.budgets);
+    let askable = |pod: &BoundPod| {
+        matches!(stage.place(pod), Place::Leaves)
+            && unreadable(scene, pod, &selectors).is_none()
+            && spared(scene, pod).is_none()
+    };
+    let returning = Returning::of(memory, scene.seen.holding(ordinal), scene.now, askable);
     let mut held = Held::default();
     let mut offer = Offer {
         namespaces: memory.map(refusing_namespaces).unwrap_or_default(),

@@ -48,9 +48,10 @@ pub(super) fn order(
     let mut held = candidates::Held::default();
     let mut pods: Vec<&BoundPod> = Vec::new();
     let (mut terminating, mut overdue) = (0, 0);
-    let returning = Returning::of(memory, scene.seen.pods_on(ordinal), scene.now);
+    let returning = Returning::of(memory, scene.seen.pods_on(ordinal), scene.now, |_| true);
     for pod in scene.seen.pods_on(ordinal) {
-        match returning.judge(pod).filter(|_| pod.deletion.is_none()) {
+        let back = returning.judge(pod);
+        match back.filter(|_| pod.deletion.is_none() && returning.may_be_late(pod)) {
             Some(back) if back.tried => held.beside(back, scene.now),
             Some(back) => {
                 held.add(back.reason, back.object, back.message, scene.now);

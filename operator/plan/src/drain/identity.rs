@@ -56,7 +56,8 @@ fn ordinal_of(node: &str, workload: &str) -> Option<Ordinal> {
 
 fn looks_virtual(node: &NodeTrace) -> bool {
     let label = node.labels.get(virtual_node::LABEL);
-    label.is_some_and(|v| v == virtual_node::LABEL_VALUE)
+    node.unreadable
+        || label.is_some_and(|v| v == virtual_node::LABEL_VALUE)
         || node.taints.iter().any(|key| TAINTS.contains(&key.as_str()))
 }
 

@@ -240,11 +240,23 @@ pub(crate) fn as_reported(seen: &Observed, now: Timestamp) -> DrainPlan {
         .map_or(&[][..], |d| d.nodes.as_slice());
     let provider = status.and_then(|s| s.provider.as_ref());
     DrainPlan {
-        nodes: draining.iter().map(|n| node::entry(&scene, n.ordinal)).collect(),
+        nodes: draining.iter().map(|n| kept(&scene, n)).collect(),
         retired: provider.map(|p| p.retired.clone()).unwrap_or_default(),
         limited_by: (!draining.is_empty()).then_some(LimitedBy::Nothing),
         ..DrainPlan::default()
     }
+}
+
+/// An entry of the status as it is now. The stamp of one that was given up is the deadline that passed, which tells later
+/// that nobody changed anything.
+fn kept(scene: &Scene<'_>, reported: &vnp_crds::DrainingNode) -> NodeInDrain {
+    let mut entry = node::entry(scene, reported.ordinal);
+    if let Some(stamp) = &reported.last_progress_time
+        && reported.phase == DrainPhase::Aborted
+    {
+        entry.last_progress = stamp.0;
+    }
+    entry
 }
 
 fn limited_by(scene: &Scene<'_>, plan: &DrainPlan) -> Option<LimitedBy> {

@@ -17,6 +17,8 @@ const DAEMON_RETURNS: u32 = 2;
 const RETURNS: u32 = 3;
 /// How long after its last return a controller's pods are left alone; then one is tried.
 const LEFT_ALONE: SignedDuration = SignedDuration::from_secs(300);
+/// When nothing came back for so long, tries included, what made the pods come back is gone.
+const LAPSES: SignedDuration = SignedDuration::from_secs(600);
 /// Controllers that are remembered for one node; the one that returned longest ago makes room.
 const REMEMBERED: usize = 1000;
 /// What the clocks of API servers may differ by, on top of stamps in whole seconds.
@@ -35,6 +37,8 @@ pub struct Returned {
 struct Returns {
     count: u32,
     last: Timestamp,
+    /// An earlier process saw them: which of the pods came late is not known.
+    reported: bool,
 }
 
 impl Returned {
@@ -49,6 +53,7 @@ impl Returned {
         let returns = Returns {
             count: RETURNS,
             last: now,
+            reported: true,
         };
         Self {
             by: told
@@ -64,10 +69,11 @@ impl Returned {
             return;
         }
         self.late.insert(pod.uid.clone());
-        let returns = self
-            .by
-            .entry(pod.made_by())
-            .or_insert(Returns { count: 0, last: now });
+        let returns = self.by.entry(pod.made_by()).or_insert(Returns {
+            count: 0,
+            last: now,
+            reported: false,
+        });
         returns.count = returns.count.saturating_add(1);
         returns.last = now;
         if self.by.len() > REMEMBERED
@@ -97,6 +103,11 @@ impl Returned {
         self.late.contains(&pod.uid) || self.of(pod).is_some()
     }
 
+    /// The pod itself may be one that came late.
+    fn may_be_late(&self, pod: &BoundPod) -> bool {
+        self.late.contains(&pod.uid) || self.of(pod).is_some_and(|(_, returns)| returns.reported)
+    }
+
     /// The controller of a pod, when it is one whose pods come back. Of pods without a controller only those count that
     /// came themselves.
     fn of(&self, pod: &BoundPod) -> Option<(ControllerKey, Returns)> {
@@ -115,12 +126,22 @@ impl Returned {
     }
 }
 
+/// Whose turn it is to be tried of one controller's pods.
+struct Turn<'a> {
+    last: Timestamp,
+    /// One of them is on its way out.
+    leaving: bool,
+    first: Option<&'a BoundPod>,
+}
+
 /// The pods of one node that come back, and which of them are tried now.
 #[derive(Debug, Default)]
 pub(super) struct Returning<'a> {
     returned: Option<&'a Returned>,
     /// UIDs.
     tried: BTreeSet<&'a str>,
+    /// Controllers whose pods do not come back any more.
+    lapsed: BTreeSet<ControllerKey>,
     /// When the next one is tried.
     pub(super) wake: Option<Timestamp>,
 }
@@ -136,39 +157,59 @@ pub(super) struct Back {
 }
 
 impl<'a> Returning<'a> {
-    /// Judges the pods of a node.
+    /// Judges the pods of a node. `askable`: nothing else holds the pod, so that it can be the one that is tried.
     pub(super) fn of(
         memory: Option<&'a DrainMemory>,
         pods: impl Iterator<Item = &'a BoundPod>,
         now: Timestamp,
+        askable: impl Fn(&BoundPod) -> bool,
     ) -> Self {
         let Some(returned) = memory.map(|m| &m.returned).filter(|r| !r.by.is_empty()) else {
             return Self::default();
         };
-        let mut turns: BTreeMap<ControllerKey, Option<&BoundPod>> = BTreeMap::new();
-        let mut wake: Option<Timestamp> = None;
+        let mut turns: BTreeMap<ControllerKey, Turn<'a>> = BTreeMap::new();
         for pod in pods.filter(|p| !p.finished()) {
             let Some((key, returns)) = returned.of(pod) else {
                 continue;
             };
-            let until = returns.last.checked_add(LEFT_ALONE).unwrap_or(Timestamp::MAX);
-            if now < until {
-                wake = Some(wake.map_or(until, |known| known.min(until)));
+            let turn = turns.entry(key).or_insert(Turn {
+                last: returns.last,
+                leaving: false,
+                first: None,
+            });
+            if let Some(deletion) = pod.deletion {
+                // One that hangs tells nothing, however long it is waited for.
+                turn.leaving |= now < deletion.checked_add(LEFT_ALONE).unwrap_or(Timestamp::MAX);
+            } else if askable(pod) && turn.first.is_none_or(|first| pod.key < first.key) {
+                turn.first = Some(pod);
+            }
+        }
+        let mut judged = Self {
+            returned: Some(returned),
+            ..Self::default()
+        };
+        for (key, turn) in turns {
+            // One at a time: while one is on its way, the next would be no test.
+            let after = |pause| turn.last.checked_add(pause).unwrap_or(Timestamp::MAX);
+            let tries = now >= after(LEFT_ALONE) && !turn.leaving;
+            if tries && now >= after(LAPSES) {
+                judged.lapsed.insert(key);
                 continue;
             }
-            // One at a time: while one is on its way, the next would be no test.
-            let turn = turns.entry(key).or_insert(Some(pod));
-            match *turn {
-                Some(_) if pod.deletion.is_some() => *turn = None,
-                Some(first) if pod.key < first.key => *turn = Some(pod),
-                Some(_) | None => {}
-            }
+            judged
+                .tried
+                .extend(turn.first.filter(|_| tries).map(|p| p.uid.as_str()));
+            let next = [after(LEFT_ALONE), after(LAPSES)]
+                .into_iter()
+                .find(|at| now < *at);
+            judged.wake = judged.wake.into_iter().chain(next).min();
         }
-        Self {
-            returned: Some(returned),
-            tried: turns.into_values().flatten().map(|p| p.uid.as_str()).collect(),
-            wake,
-        }
+        judged
+    }
+
+    /// Whether the pod may have come late itself: a deletion by force sends away once what was there before.
+    pub(super) fn may_be_late(&self, pod: &BoundPod) -> bool {
+        self.returned.is_some_and(|r| r.may_be_late(pod))
     }
 
     /// What is said of the pod; `None` when it does not come back.
@@ -177,6 +218,9 @@ impl<'a> Returning<'a> {
             return None;
         }
         let (key, _) = self.returned?.of(pod)?;
+        if self.lapsed.contains(&key) {
+            return None;
+        }
         let (reason, message) = match key.kind.as_str() {
             DAEMON_SET => (
                 BlockerReason::DaemonSetTargetsVirtualNode,

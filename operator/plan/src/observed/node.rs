@@ -76,6 +76,8 @@ pub struct NodeTrace {
     pub beat: Option<Timestamp>,
     /// `spec.holderIdentity` of its Lease.
     pub lease_holder: Option<String>,
+    /// It can't be read: it may be anybody's.
+    pub unreadable: bool,
 }
 
 /// A virtual node that bears no name of a pool's node, and what is bound to it.

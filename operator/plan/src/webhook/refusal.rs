@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::refuser::Refuser as Admission;
+
 /// Who refused a pod, and what with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -23,6 +25,8 @@ pub enum Refuser {
     SilentWebhook(String),
     /// A ValidatingAdmissionPolicy.
     Policy(String),
+    /// A MutatingAdmissionPolicy that could not do its work. It may come before the webhooks or after them.
+    MutatingPolicy(String),
     /// The Pod Security Standard of the namespace.
     PodSecurity(String),
     /// A ResourceQuota.
@@ -61,6 +65,7 @@ impl fmt::Display for Refuser {
             Self::Rights => write!(f, "the API server"),
             Self::Webhook(name) | Self::SilentWebhook(name) => write!(f, "admission webhook {name}"),
             Self::Policy(name) => write!(f, "ValidatingAdmissionPolicy {name}"),
+            Self::MutatingPolicy(name) => write!(f, "MutatingAdmissionPolicy {name}"),
             Self::PodSecurity(level) => write!(f, "Pod Security {level}"),
             Self::Quota(name) => write!(f, "ResourceQuota {name}"),
             Self::LimitRange => write!(f, "a LimitRange"),
@@ -76,12 +81,14 @@ fn refuser(code: u16, message: &str) -> Refuser {
         let (name, _) = rest.split_once(after)?;
         Some(name.to_owned())
     };
-    if let Some(name) = between("ValidatingAdmissionPolicy '", "'") {
-        Refuser::Policy(name)
-    } else if let Some(name) = between("admission webhook \"", "\"") {
-        Refuser::Webhook(name)
-    } else if let Some(name) = between("failed calling webhook \"", "\"") {
-        Refuser::SilentWebhook(name)
+    // Of several that are named the first one refused: what it quotes follows.
+    if let Some(by) = Admission::of(message) {
+        match by {
+            Admission::Webhook(name) => Refuser::Webhook(name),
+            Admission::SilentWebhook(name) => Refuser::SilentWebhook(name),
+            Admission::ValidatingPolicy(name) => Refuser::Policy(name),
+            Admission::MutatingPolicy(name) => Refuser::MutatingPolicy(name),
+        }
     } else if let Some(level) = between("violates PodSecurity \"", "\"") {
         Refuser::PodSecurity(level)
     } else if let Some(name) = between("exceeded quota: ", ",").or_else(|| between("failed quota: ", ":")) {

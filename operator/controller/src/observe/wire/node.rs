@@ -38,6 +38,7 @@ impl SlimNode {
             ready: self.view.ready,
             beat: self.status_beat,
             lease_holder: None,
+            unreadable: self.view.unreadable,
         }
     }
 

@@ -281,11 +281,16 @@ fn an_abandoned_node_is_not_called_drained() {
 #[test]
 fn what_holds_a_drain_is_told_with_its_reason_first() {
     let mut story = Story::of(pool(json!({})));
+    // The plan itself tells of the person who uncordons, and ends with that.
+    let Finding::Blocker(mut contested) = blocked(BlockerReason::CordonContested) else {
+        panic!()
+    };
+    contested.terminal = true;
     let plan = draining(
         0,
         [
             blocked(BlockerReason::BlockedByBudget),
-            blocked(BlockerReason::CordonContested),
+            Finding::Blocker(contested),
         ],
     );
     let report = story.pass(&plan, 30);

@@ -6,6 +6,7 @@ mod applications;
 mod budgets;
 pub(crate) mod cloud;
 mod garbage;
+mod node_lifecycle;
 mod providers;
 mod statefulsets;
 
@@ -78,6 +79,7 @@ impl Parts {
         garbage::collect(&self.cluster);
         statefulsets::control(&self.cluster);
         self.providers.run(&self.cluster, &mut self.cloud, &self.sick);
+        node_lifecycle::taint(&self.cluster);
         applications::control(&self.cluster, &self.applications, &mut self.serial);
         self.scheduler.bind(&self.cluster);
         budgets::account(&self.cluster);

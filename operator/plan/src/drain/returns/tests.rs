@@ -215,6 +215,56 @@ fn from_time_to_time_one_pod_is_tried_and_then_the_next() {
     assert_eq!(offered(&plan_at(&seen, 2, after(313))), Vec::<&str>::new());
 }
 
+#[test]
+fn pods_of_which_none_came_back_for_long_go_like_all_others() {
+    let mut pods = ["a", "b", "c"].map(|n| web(n, "h")).to_vec();
+    let mut seen = draining(json!({}), pods.clone());
+    came(&mut seen, &pods, 0);
+    let offered_at = |seen: &mut Observed, pods: &[BoundPod], at: i64| {
+        bind(seen, 2, pods.to_vec());
+        with_node(seen, 2, |n| {
+            n.heartbeat = Some(crate::observed::Heartbeat {
+                seen_at: after(at),
+                beats: 99,
+            });
+        });
+        let plan = plan_at(seen, 2, after(at));
+        (
+            offered(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            blocked(&plan),
+        )
+    };
+    assert_eq!(offered_at(&mut seen, &pods, 599).0, ["a"]);
+    pods[0].deletion = Some(after(640));
+    let (offer, _) = offered_at(&mut seen, &pods, 610);
+    assert_eq!(offer, [""; 0], "the one on its way out may still be replaced");
+    pods.remove(0);
+    assert_eq!(
+        offered_at(&mut seen, &pods, 650),
+        (vec!["b".to_owned(), "c".to_owned()], Vec::new())
+    );
+    // One that comes back makes it true again.
+    let back = web("d", "h");
+    came(&mut seen, std::slice::from_ref(&back), 651);
+    pods.push(back);
+    assert_eq!(offered_at(&mut seen, &pods, 652).0, [""; 0]);
+}
+
+#[test]
+fn a_pod_that_is_held_anyway_is_not_the_one_that_is_tried() {
+    let mut pods = ["a", "b", "c"].map(|n| web(n, "h")).to_vec();
+    pods[0].undisturbed = Some("karpenter.sh/do-not-disrupt");
+    let mut seen = draining(json!({}), pods.clone());
+    came(&mut seen, &pods, 0);
+    with_node(&mut seen, 2, |n| {
+        n.heartbeat = Some(crate::observed::Heartbeat {
+            seen_at: after(300),
+            beats: 99,
+        });
+    });
+    assert_eq!(offered(&plan_at(&seen, 2, after(300))), ["b"]);
+}
+
 /// The status of the drain as a pass before left it.
 fn reported(seen: &mut Observed, remaining: i32, progress: i64) {
     report(seen, DrainPhase::Evicting, None);

@@ -139,6 +139,20 @@ fn force_leaves_a_daemonset_alone_whose_pods_come_back() {
     assert_eq!(blockers, [(reason, "DaemonSet/shop/agent".to_owned(), 1)]);
 }
 
+/// What was there before is deleted once, whatever its controller does then.
+#[test]
+fn force_takes_the_pods_that_did_not_come_late_themselves() {
+    let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": "ForceDelete" }));
+    bind(&mut seen, 2, vec![pod("a"), pod("late")]);
+    pass(&mut seen, 2, now());
+    pass(&mut seen, 2, after(300));
+    let pods = seen.bound[&2].clone();
+    let memory = seen.memory.get_mut(&2).unwrap();
+    let late = pods.iter().find(|p| p.key.name == "late").unwrap();
+    (0..5).for_each(|_| memory.returned.see(late, after(355)));
+    assert_eq!(forced(&pass(&mut seen, 2, after(360))), [("a", Some(30))]);
+}
+
 #[test]
 fn force_takes_every_pod_after_it_was_announced_and_stored() {
     let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": "ForceDelete" }));
