@@ -190,8 +190,8 @@ fn nodes() -> impl Strategy<Value = NodeView> {
     let effects = prop::sample::select(vec![Effect::NoSchedule, Effect::NoExecute]);
     let taints = prop::collection::vec((keys, effects), 0..2);
     let open = prop::bool::weighted(0.8);
-    (0..6_i64, 0..12_i64, 0..4_i64, taints, open.clone(), open).prop_map(
-        |(pods, cpu, gpu, taints, ready, here)| NodeView {
+    (0..6_i64, 0..12_i64, 0..4_i64, taints, open, open).prop_map(|(pods, cpu, gpu, taints, ready, here)| {
+        NodeView {
             ready,
             deleting: !here,
             taints: taints
@@ -199,8 +199,8 @@ fn nodes() -> impl Strategy<Value = NodeView> {
                 .map(|(key, effect)| on_node(&taint(key, effect)))
                 .collect(),
             ..node(pods, cpu, gpu)
-        },
-    )
+        }
+    })
 }
 
 /// The scheduler's own rules, written down once more in another way: whether all these pods may stand on the node together.

@@ -168,7 +168,8 @@ fn pods_on_a_virtual_node_that_nobody_claims_hold_what_may_be_its_provider() {
         more: true,
         ..other(name, 0)
     };
-    let cases: [(&str, fn(&mut ProviderPod), UnclaimedNode, bool); 8] = [
+    type Change = fn(&mut ProviderPod);
+    let cases: [(&str, Change, UnclaimedNode, bool); 8] = [
         (
             "it crashes, and may have registered it",
             crashes,
