@@ -45,7 +45,7 @@ async fn a_node_that_a_finalizer_holds_is_named_with_its_holder_and_not_removed(
                 .is_some_and(|m| m.contains("example.com/hold (set by nodekeeper)")),
             "{blocker}"
         );
-        ensure!(status["drain"]["limitedBy"] == "Nothing", "{status}");
+        ensure!(status["drain"]["limitedBy"] == "Blocker", "{status}");
         ensure!(status["availableNodes"] == 1, "{status}");
         ensure!(!removed(s).await?, "told before it is gone");
         let free = r#"[{"op":"remove","path":"/metadata/finalizers"}]"#;

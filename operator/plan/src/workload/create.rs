@@ -159,7 +159,41 @@ pub(super) fn first_difference(workload: &Workload, body: &Value) -> Option<Vec<
             "template": body["spec"]["template"],
         },
     });
-    owned::first_lost(fields, &tracked)
+    owned::first_lost(fields, &tracked).or_else(|| first_rewritten(workload, body))
+}
+
+/// The first image or variable that we own and that has another value all the same: admission changes what a write says
+/// without taking the field away from its manager.
+fn first_rewritten(workload: &Workload, body: &Value) -> Option<Vec<String>> {
+    let wanted = body["spec"]["template"]["spec"]["containers"].as_array()?;
+    wanted.iter().find_map(|container| {
+        let there = workload
+            .containers()
+            .iter()
+            .find(|c| c["name"] == container["name"])?;
+        let path = |rest: &[String]| {
+            let containers = ["f:spec", "f:template", "f:spec", "f:containers"].map(str::to_owned);
+            let key = format!("k:{}", json!({ "name": container["name"] }));
+            containers
+                .into_iter()
+                .chain([key])
+                .chain(rest.iter().cloned())
+                .collect()
+        };
+        if there["image"] != container["image"] {
+            return Some(path(&["f:image".to_owned()]));
+        }
+        let variables = container["env"].as_array().into_iter().flatten();
+        let mut plain = variables.filter(|v| v["value"].is_string());
+        let changed = plain.find(|v| {
+            let stored = there["env"].as_array().into_iter().flatten();
+            stored
+                .filter(|s| s["name"] == v["name"])
+                .any(|s| s["value"] != v["value"])
+        })?;
+        let key = format!("k:{}", json!({ "name": changed["name"] }));
+        Some(path(&["f:env".to_owned(), key, "f:value".to_owned()]))
+    })
 }
 
 /// The template that we applied last, as it is in the workload; the whole template when we own none of it.
