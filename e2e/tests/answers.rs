@@ -36,7 +36,7 @@ use vnp_plan::drain::pace::MAX_IN_FLIGHT;
 
 use crate::fixture::evicting::SOON;
 use crate::fixture::refusing::Refusing;
-use crate::fixture::{Bench, create, fast, uid};
+use crate::fixture::{Bench, NODE, create, fast, uid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_budget_goes_once_and_only_by_its_uid() -> Result<()> {
@@ -461,7 +461,9 @@ async fn dry_run(bench: &Bench, pod: &str) -> Result<(), kube::Error> {
         },
         ..EvictParams::default()
     };
-    bench.api::<Pod>().evict(pod, &params).await.map(|_| ())
+    // The other client asks again when it is refused with 429, for minutes.
+    let pods = Api::<Pod>::namespaced(bench.fast.clone(), &bench.namespace);
+    pods.evict(pod, &params).await.map(|_| ())
 }
 
 /// Sets up three who refuse evictions in the namespace: a webhook that chooses its code, one that nobody can reach, and a
@@ -583,7 +585,7 @@ async fn the_server_lets_those_pods_go_past_a_spent_budget_of_which_ours_says_so
         for (state, phase, ready) in STATES {
             let name = format!("{group}-{state}");
             let body = json!({"metadata": {"name": name, "labels": {"app": group}},
-                              "spec": {"nodeName": "somewhere", "containers": [{"name": "c", "image": "i"}],
+                              "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "i"}],
                                        "tolerations": [{"operator": "Exists"}]}});
             create(&pods, body).await?;
             let status =
