@@ -295,28 +295,29 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
 
 /// Ordinals whose Node was ever seen.
 fn registered(seen: &Observed) -> Vec<Ordinal> {
-    ever(seen, |s| &s.registered, |o| seen.nodes.contains_key(o))
+    ever(seen, |s| Some(&s.registered), |o| seen.nodes.contains_key(o))
 }
 
 /// Ordinals whose provider was ever Ready.
 fn started(seen: &Observed) -> Vec<Ordinal> {
     let ready = |o: &Ordinal| seen.provider_pods.get(o).is_some_and(|p| p.ready);
-    ever(seen, |s| &s.started, ready)
+    ever(seen, |s| s.started.as_ref(), ready)
 }
 
 /// Ordinals of which something is so now, or was before by the status. At a takeover it was so of all that are there,
-/// because nobody knows; a count in the status says that this workload was held before.
+/// because nobody knows; a count in the status says that this workload was held before. Nor does anybody know where the
+/// operator that wrote the status did not note it.
 fn ever(
     seen: &Observed,
-    reported: impl Fn(&ProviderStatus) -> &Vec<Ordinal>,
+    reported: impl Fn(&ProviderStatus) -> Option<&Vec<Ordinal>>,
     now: impl Fn(&Ordinal) -> bool,
 ) -> Vec<Ordinal> {
     let before = seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
     let Some(workload) = seen.held_workload() else {
-        return before.map(|s| reported(s).clone()).unwrap_or_default();
+        return before.and_then(reported).cloned().unwrap_or_default();
     };
     let known = |o: &Ordinal| match before {
-        Some(status) if status.replicas.is_some() => reported(status).contains(o),
+        Some(status) if status.replicas.is_some() => reported(status).is_none_or(|known| known.contains(o)),
         _ => true,
     };
     workload.ordinals().filter(|o| known(o) || now(o)).collect()
@@ -352,7 +353,8 @@ mod tests {
             &mut seen,
             json!({ "provider": { "type": "StatefulSet", "registered": [] } }),
         );
-        assert_eq!(plan(&seen, now()).facts.registered, [0, 1, 2]);
+        let facts = plan(&seen, now()).facts;
+        assert_eq!((facts.registered, facts.started), (vec![0, 1, 2], vec![0, 1, 2]));
         // Held before: an ordinal that never came up is known as such.
         let held = json!({ "provider": { "type": "StatefulSet", "registered": [0, 1], "replicas": 3 } });
         with_status(&mut seen, held);

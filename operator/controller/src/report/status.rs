@@ -105,7 +105,8 @@ fn provider(pass: &Pass<'_>) -> ProviderStatus {
         ready_replicas: workload.map(|w| w.ready_replicas()),
         image: workload.and_then(|w| image(w, spec.container())),
         registered,
-        started,
+        // With a workload that can't be read, what is not known stays so.
+        started: (workload.is_some() || before.is_none_or(|s| s.started.is_some())).then_some(started),
         retired: facts.retired.iter().skip(newest).cloned().collect(),
         break_glass: facts.break_glass.clone(),
     }

@@ -109,10 +109,14 @@ pub(super) enum Trace {
 /// Looks whether the ordinal, whose Node was never seen, may have one under another name.
 pub(super) fn trace(scene: &Scene<'_>, ordinal: Ordinal) -> Trace {
     let provider = scene.seen.provider_pods.get(&ordinal);
-    let started = scene.seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    // Where nobody noted it, any of them may have been Ready.
+    let reported = scene.seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    let started = reported
+        .filter(|p| p.replicas.is_some())
+        .is_some_and(|p| p.started.as_ref().is_none_or(|o| o.contains(&ordinal)));
     let live = scene.seen.live.get(&ordinal);
     if provider.is_some_and(|p| p.ready)
-        || started.is_some_and(|p| p.started.contains(&ordinal))
+        || started
         || live.is_some_and(|l| l.provider_pod.as_ref().is_some_and(|p| p.ready))
     {
         return Trace::Somewhere;

@@ -102,8 +102,13 @@ pub(super) fn findings(observed: &Observed, part: &mut Part) {
             difference,
             by,
             since,
+            tried,
+            due,
             ..
         } = rewritten;
+        if !due {
+            part.wake(*tried + AGAIN_AFTER);
+        }
         let who = match by {
             Some(manager) => format!("field manager {manager} owns what stands there"),
             None => "a mutating admission policy or webhook for StatefulSets does that (kubectl get \
@@ -173,6 +178,13 @@ mod tests {
     fn said(seen: &Observed) -> Vec<String> {
         let mut part = Part::default();
         findings(seen, &mut part);
+        let next_try = seen
+            .recall
+            .rewritten
+            .values()
+            .map(|r| r.tried + AGAIN_AFTER)
+            .min();
+        assert_eq!(part.wake_at, next_try, "nothing else brings the next try");
         let messages = part.findings.into_iter().filter_map(|f| match f {
             Finding::Stalled { reason, message } => Some(format!("{reason}: {message}")),
             _ => None,

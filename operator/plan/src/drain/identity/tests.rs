@@ -113,12 +113,27 @@ fn a_provider_that_is_ready_is_never_taken_for_one_that_did_not_come_up() {
     );
 }
 
+fn set_started(seen: &mut Observed, started: Option<Vec<Ordinal>>) {
+    let mut pool = (*seen.pool).clone();
+    pool.status.as_mut().unwrap().provider.as_mut().unwrap().started = started;
+    seen.pool = Arc::new(pool);
+}
+
+/// As a status says that an operator without this field wrote: which were Ready is not known, so each may have been.
+#[test]
+fn where_nobody_noted_who_was_ready_none_is_taken_away_unseen() {
+    let mut seen = nameless(never_ran);
+    set_started(&mut seen, None);
+    with_others(&mut seen, Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(shrinks(&plan), [0; 0]);
+    assert!(held(&plan).is_some());
+}
+
 #[test]
 fn one_that_was_ready_is_not_either() {
     let mut seen = nameless(|_| {});
-    let mut pool = (*seen.pool).clone();
-    pool.status.as_mut().unwrap().provider.as_mut().unwrap().started = vec![0, 1, 2];
-    seen.pool = Arc::new(pool);
+    set_started(&mut seen, Some(vec![0, 1, 2]));
     with_others(&mut seen, Vec::new());
     assert_eq!(shrinks(&plan_at(&seen, 2, now())), [0; 0]);
     seen.provider_pods.remove(&2);
