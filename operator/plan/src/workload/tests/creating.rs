@@ -39,6 +39,26 @@ fn a_pool_makes_its_workload_in_three_writes_and_then_rests() {
     );
 }
 
+/// Admission changes what is stored and leaves us its manager: only the value tells.
+#[test]
+fn a_value_that_is_stored_otherwise_under_our_own_name_is_a_difference() {
+    for path in ["/containers/0/image", "/containers/0/env/0/value"] {
+        let mut server = Server::new(create(json!({ "replicas": 1 })), None);
+        server.run();
+        let full = format!("/spec/template/spec{path}");
+        let written = server.workload().raw.pointer(&full).cloned().unwrap();
+        server.meddle(|raw| *raw.pointer_mut(&full).unwrap() = json!("other"));
+        let steps = server.plan().steps;
+        assert!(
+            matches!(steps.last(), Some(Step::ApplyWorkload { .. })),
+            "{path}: {steps:?}"
+        );
+        server.run();
+        assert_eq!(server.workload().raw.pointer(&full), Some(&written), "{path}");
+        assert_eq!(server.plan().steps, []);
+    }
+}
+
 #[test]
 fn the_template_says_what_the_pool_says() {
     let spec = json!({
