@@ -64,6 +64,7 @@ mod journal;
 mod kinds;
 mod list;
 mod managers;
+mod operations;
 mod patch;
 mod refusal;
 mod select;

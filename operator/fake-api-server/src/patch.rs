@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::operations;
 use crate::refusal::Refusal;
 use crate::shape::{Form, Shape, key_of};
 use crate::write::Write;
@@ -64,11 +65,10 @@ fn json_patch(old: &Value, body: &Value) -> Result<Value, Refusal> {
             "the server rejected our request due to an error in our request",
         )
     };
-    let patch: json_patch::Patch = serde_json::from_value(body.clone())
-        .map_err(|e| Refusal::bad_request(format!("error decoding patch: {e}")))?;
-    let mut new = old.clone();
-    json_patch::patch(&mut new, &patch).map_err(|_| refused())?;
-    Ok(new)
+    let operations = body
+        .as_array()
+        .ok_or_else(|| Refusal::bad_request("error decoding patch: it is no list of operations"))?;
+    operations::apply(old, operations).map_err(|_| refused())
 }
 
 /// A strategic merge patch: maps merge, lists with keys merge by them, `$patch` deletes or replaces.

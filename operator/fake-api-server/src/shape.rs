@@ -182,6 +182,12 @@ impl<'a> Shape<'a> {
             || (self.node["properties"].is_null() && self.node["additionalProperties"].is_null())
     }
 
+    /// A map of texts in a built-in type.
+    fn texts(self) -> bool {
+        let values = &self.node["additionalProperties"];
+        self.builtin && values["type"] == "string" && values["format"].is_null()
+    }
+
     pub(crate) fn form(self) -> Form {
         let text = |key: &str| self.node[key].as_str();
         if self.atomic || text("x-kubernetes-map-type") == Some("atomic") {
@@ -280,6 +286,11 @@ pub(crate) fn prune(shape: Shape<'_>, value: &mut Value) {
     match value {
         Value::Object(map) => {
             let open = shape.open();
+            if shape.texts() {
+                // What Go reads null as.
+                let nulls = map.iter_mut().filter(|(_, inner)| inner.is_null());
+                nulls.for_each(|(_, inner)| *inner = json!(""));
+            }
             map.retain(|name, inner| !inner.is_null() && (open || shape.field(name).is_some()));
             for (name, inner) in map.iter_mut() {
                 if let Some(shape) = shape.field(name) {

@@ -27,6 +27,7 @@ pub async fn script(client: kube::Client, pool: &Value) -> Vec<Answer> {
         .await;
     writes(&mut s).await;
     patches(&mut s).await;
+    lenient_patches(&mut s).await;
     owners::nodes(&mut s).await;
     owners::applies(&mut s).await;
     owners::workloads(&mut s).await;
@@ -108,6 +109,59 @@ async fn writes(s: &mut Recorder) {
     )
     .await;
     s.delete(&format!("{SECRETS}/copy"), strange).await;
+}
+
+/// Operations that the letter of RFC 6902 refuses, and what of them is stored.
+async fn lenient_patches(s: &mut Recorder) {
+    let at = format!("{MAPS}/lenient");
+    s.post(MAPS, map("lenient", json!({"x": "1", "n": "2"}))).await;
+    for operation in [
+        json!({"op": "replace", "path": "/data/fresh", "value": "1"}),
+        json!({"op": "replace", "path": "/data/x"}),
+        json!({"op": "replace", "path": "/nowhere/x", "value": "1"}),
+        json!({"op": "copy", "from": "/data/nowhere", "path": "/data/copied"}),
+        json!({"op": "copy", "from": "/data/n", "path": "/data/again"}),
+        json!({"op": "copy", "from": "/nowhere/n", "path": "/data/never"}),
+        json!({"op": "copy", "path": "/data/never"}),
+        json!({"op": "test", "path": "/data/nowhere"}),
+        json!({"op": "test", "path": "/data/nowhere", "value": null}),
+        json!({"op": "test", "path": "/data/nowhere", "value": "1"}),
+        json!({"op": "test", "path": "/nowhere/x"}),
+        json!({"op": "test", "path": "/data/n"}),
+        json!({"op": "test", "path": "/data/n", "value": null}),
+        json!({"op": "replace", "path": "/metadata/annotations", "value": {"example.com/a": "3"}}),
+        json!({"op": "test", "path": "/metadata/annotations/example.com~1a", "value": "3"}),
+        json!({"op": "add", "path": "/data/null"}),
+        json!({"op": "add", "path": "/nowhere/x", "value": "1"}),
+        json!({"op": "add", "path": "/data/n/deeper", "value": "1"}),
+        json!({"op": "move", "from": "/data/nowhere", "path": "/data/moved"}),
+        json!({"op": "move", "from": "/data/n", "path": "/data/moved"}),
+        json!({"op": "remove", "path": "/data/nowhere"}),
+        json!({"op": "remove", "path": "/nowhere/x"}),
+        json!({"op": "replace", "path": "/metadata/labels", "value": {"l": "1"}}),
+        json!({"op": "copy", "from": "/metadata/labels/nowhere", "path": "/metadata/labels/m"}),
+        json!({"op": "replace", "path": "/metadata/finalizers/0", "value": "example.com/none"}),
+        json!({"op": "replace", "path": "/metadata/finalizers", "value": ["example.com/a", "example.com/b"]}),
+        json!({"op": "add", "path": "/metadata/finalizers/-1", "value": "example.com/c"}),
+        json!({"op": "add", "path": "/metadata/finalizers/9", "value": "example.com/d"}),
+        json!({"op": "replace", "path": "/metadata/finalizers/3", "value": "example.com/e"}),
+        json!({"op": "replace", "path": "/metadata/finalizers/-1", "value": "example.com/f"}),
+        json!({"op": "remove", "path": "/metadata/finalizers/-1"}),
+        json!({"op": "remove", "path": "/metadata/finalizers/2"}),
+        json!({"op": "test", "path": "/metadata/finalizers/first", "value": "example.com/a"}),
+        json!({"op": "odd", "path": "/data/n"}),
+        json!({"op": "remove"}),
+        json!({"path": "/data/n"}),
+    ] {
+        s.json_patch(&at, json!([operation])).await;
+    }
+    s.json_patch(&at, json!([])).await;
+    s.json_patch(
+        &at,
+        json!([{"op": "add", "path": "/data/all", "value": "1"}, {"op": "test", "path": "/data/all", "value": "2"}]),
+    )
+    .await;
+    s.get(&at).await;
 }
 
 async fn patches(s: &mut Recorder) {
