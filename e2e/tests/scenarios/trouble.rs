@@ -129,6 +129,10 @@ async fn a_node_that_is_deleted_by_hand_is_missing_and_not_empty() -> Result<()>
                 .is_some_and(|b| b.iter().any(|b| b["reason"] == "NodeMissing" && b["pods"] == 5)),
             "{blockers}"
         );
+        ensure!(
+            get_workload(s).await?["spec"]["replicas"] == 2,
+            "it was counted as empty"
+        );
         s.apply(&manifests::budget(s.namespace(), "web", "web", 5))
             .await?;
         let gone = Timestamp::now();
@@ -150,10 +154,6 @@ async fn a_node_that_is_deleted_by_hand_is_missing_and_not_empty() -> Result<()>
             Ok(())
         })
         .await?;
-        ensure!(
-            get_workload(s).await?["spec"]["replicas"] == 2,
-            "it was counted as empty"
-        );
         let entry = get_pool(s).await?["status"]["drain"]["nodes"][0].clone();
         ensure!(
             entry.is_null() || entry["startedAt"] == begun["startedAt"],
