@@ -96,8 +96,8 @@ pub struct ProviderStatus {
     pub registered: Vec<i32>,
 
     /// Ordinals whose provider was ever Ready, ascending. Such a provider may have registered a Node under whatever name, so
-    /// it is never taken away for one that did not come up. When no operator noted it
-    /// yet, the field is absent, and each ordinal that is there may have been Ready.
+    /// it is never taken away for one that did not come up. When no operator noted it yet, the field is absent, and each
+    /// ordinal that is there may have been Ready.
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Vec<i32>>,

@@ -11,7 +11,9 @@ use vnp_plan::plan::TrackKind;
 use vnp_plan::webhook::{Probed, WebhookState};
 
 use super::drain_words::draining;
-use super::ready::{Applying, applying, deleting, paused, paused_by, provider_word, realised};
+use super::ready::{
+    Applying, applying, deleting, paused, paused_by, provider_word, realised, short_of_replicas,
+};
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
 use super::wording::{cut, list, sentences};
@@ -228,28 +230,21 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
             },
         );
     };
-    let (name, count) = (
-        format!("{}/{}", workload.namespace(), workload.name()),
-        workload.replicas(),
-    );
-    match pass.plan.facts.target {
-        Some(target) if count < target => {
-            let text = format!("{name} has {count} of {target} replicas");
-            said(
-                type_,
-                "False",
-                provider_word(pass, ProviderState::ScalingUp),
-                text,
-            )
-        }
-        _ => {
-            let ready = workload.ready_replicas();
-            let text = format!(
-                "{name} is as specified, the providers that are wanted are healthy, {ready} of {count} are Ready"
-            );
-            said(type_, "True", Reason::ProviderHealthy, text)
-        }
+    if let Some(text) = short_of_replicas(pass) {
+        return said(
+            type_,
+            "False",
+            provider_word(pass, ProviderState::ScalingUp),
+            text,
+        );
     }
+    let (ready, count) = (workload.ready_replicas(), workload.replicas());
+    let text = format!(
+        "{}/{} is as specified, the providers that are wanted are healthy, {ready} of {count} are Ready",
+        workload.namespace(),
+        workload.name()
+    );
+    said(type_, "True", Reason::ProviderHealthy, text)
 }
 
 fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {

@@ -59,6 +59,10 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
         );
         say(provider_word(pass, ProviderState::ScalingUp), counts);
     }
+    // A Node may be there whose provider is not counted yet, or any more.
+    if let Some(counts) = short_of_replicas(pass) {
+        say(provider_word(pass, ProviderState::ScalingUp), counts);
+    }
     if !situation.profile.is_empty() {
         say(
             Reason::ConfigNotSynced,
@@ -141,6 +145,14 @@ pub(super) fn provider_word(pass: &Pass<'_>, state: ProviderState) -> Reason {
         ProviderState::ScalingUp if !provisioning(pass) => Reason::ScalingUp,
         ProviderState::ScalingUp | ProviderState::Absent => Reason::Provisioning,
     }
+}
+
+/// Fewer replicas than are wanted, in words.
+pub(super) fn short_of_replicas(pass: &Pass<'_>) -> Option<String> {
+    let (workload, target) = (pass.observed.held_workload()?, pass.plan.facts.target?);
+    let count = workload.replicas();
+    let name = format!("{}/{}", workload.namespace(), workload.name());
+    (count < target).then(|| format!("{name} has {count} of {target} replicas"))
 }
 
 /// Ready was False from the first status on. All conditions are set by the first status, so Ready has never moved as long

@@ -111,9 +111,7 @@ pub(super) fn trace(scene: &Scene<'_>, ordinal: Ordinal) -> Trace {
     let provider = scene.seen.provider_pods.get(&ordinal);
     // Where nobody noted it, any of them may have been Ready.
     let reported = scene.seen.pool.status.as_ref().and_then(|s| s.provider.as_ref());
-    let started = reported
-        .filter(|p| p.replicas.is_some())
-        .is_some_and(|p| p.started.as_ref().is_none_or(|o| o.contains(&ordinal)));
+    let started = reported.is_some_and(|p| p.started.as_ref().is_none_or(|o| o.contains(&ordinal)));
     let live = scene.seen.live.get(&ordinal);
     if provider.is_some_and(|p| p.ready)
         || started

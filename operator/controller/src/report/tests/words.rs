@@ -647,3 +647,24 @@ fn a_drain_says_when_it_is_done_and_says_the_same_while_it_goes_at_its_pace() {
     let message = &report.status.condition(ConditionType::Ready).unwrap().message;
     assert!(!message.contains("done by"), "{message}");
 }
+
+/// All Nodes are there, one of them of a provider that the StatefulSet does not count.
+#[test]
+fn a_pool_that_is_short_of_replicas_is_not_ready() {
+    let mut plan = settled();
+    plan.facts.target = Some(4);
+    plan.facts.nodes = 4;
+    plan.facts.available = 4;
+    let mut story = Story::of(pool(json!({})));
+    for second in [500, 501] {
+        let status = story.pass(&plan, second).status;
+        for type_ in [ConditionType::Ready, ConditionType::ProviderReady] {
+            let said = status.condition(type_).unwrap();
+            assert_eq!(
+                (said.status.as_str(), said.reason.as_str()),
+                ("False", "Provisioning")
+            );
+            assert!(said.message.contains("has 3 of 4 replicas"), "{}", said.message);
+        }
+    }
+}
