@@ -924,14 +924,11 @@ fn an_ordinal_that_never_came_up_goes_without_a_healthy_provider() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
     report(&mut seen, DrainPhase::Cordoning, None);
     let mut pool = (*seen.pool).clone();
-    pool.status
-        .as_mut()
-        .unwrap()
-        .provider
-        .as_mut()
-        .unwrap()
-        .registered = vec![0, 1];
-    pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0].uid = None;
+    let status = pool.status.as_mut().unwrap();
+    let provider = status.provider.as_mut().unwrap();
+    provider.registered = vec![0, 1];
+    provider.started = Some(vec![0, 1]);
+    status.drain.as_mut().unwrap().nodes[0].uid = None;
     seen.pool = Arc::new(pool);
     seen.nodes.remove(&2);
     seen.provider_pods.remove(&2);
