@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::cloud::{Cloud, DeletionOrder, InstanceId, PodRef};
 use crate::kubelet::{
-    Feed, NodeKeeper, NodeProfile, PodReport, TrackedPod, delete_now, insist, report_pod, run_pods,
+    Feed, NodeKeeper, NodeProfile, Pace, PodReport, TrackedPod, delete_now, insist, report_pod, run_pods,
 };
 
 /// Where the provider writes the id of a pod's instance.
@@ -70,7 +71,12 @@ impl VirtualKubelet {
         keeper.register(knobs.heartbeat).await;
         let keep = keeper.keep(nodes, || {
             let knobs = cloud.knobs_of(node);
-            (knobs.heartbeat, knobs.heartbeat_interval, knobs.reregister_delay)
+            Pace {
+                heartbeat: knobs.heartbeat,
+                interval: knobs.heartbeat_interval,
+                reregister_delay: knobs.reregister_delay,
+                own_labels_interval: knobs.own_labels_interval,
+            }
         });
         if knobs.deaf {
             tracing::info!("the provider of {node} started deaf");
@@ -203,6 +209,13 @@ impl VirtualKubelet {
                     self.report_ended(&latest).await;
                     tokio::time::sleep(knobs.deletion_lag).await;
                 }
+                delete_object().await;
+            }
+            DeletionOrder::InstanceThenGrace => {
+                delete_instances().await;
+                self.report_ended(&latest).await;
+                let grace = latest.metadata.deletion_grace_period_seconds.unwrap_or_default();
+                tokio::time::sleep(Duration::from_secs(grace.try_into().unwrap_or_default())).await;
                 delete_object().await;
             }
         }

@@ -9,7 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use vnp_e2e::cloud::{DeletionOrder, Heartbeat, LedgerEventKind, Quota, SlowTerminators};
+use vnp_e2e::cloud::{DeletionOrder, Heartbeat, LedgerEventKind, ProviderKnobs, Quota, SlowTerminators};
 use vnp_e2e::control_plane::Identity;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 use vnp_e2e::virtual_kubelet::{INSTANCE_ID_ANNOTATION, PROVIDER_TAINT};
@@ -149,6 +149,85 @@ async fn a_vanished_node_is_registered_again_without_cordon() -> Result<()> {
         living(s, 0, 5, Duration::ZERO).await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_kubelet_1_12_registers_once_and_keeps_objects_for_their_grace() -> Result<()> {
+    Scenario::run("once", async |s| {
+        s.cloud().configure(|knobs| {
+            *knobs = ProviderKnobs {
+                heartbeat_interval: Duration::from_secs(1),
+                own_labels_interval: Some(Duration::from_secs(2)),
+                ..ProviderKnobs::virtual_kubelet_1_12()
+            };
+        });
+        provider(s, 1).await?;
+        let mut pod = manifests::bare_pod(s.namespace(), "slow");
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(3);
+        s.apply(&pod).await?;
+        s.pods_running("app=slow", 1, SOON).await?;
+
+        s.kubectl(&format!("label node {} type- theirs=kept", s.node(0)))
+            .await?;
+        eventually("its own label is back", SOON, async || {
+            let node = get_node(s).await?;
+            ensure!(
+                node.labels().get("type").is_some_and(|t| t == "virtual-kubelet"),
+                "not yet"
+            );
+            ensure!(node.labels().contains_key("theirs"), "the other one went");
+            Ok(())
+        })
+        .await?;
+
+        let deleted = Instant::now();
+        s.kubectl(&format!(
+            "delete pod slow --namespace {} --wait=false",
+            s.namespace()
+        ))
+        .await?;
+        living(s, 0, 0, Duration::from_secs(2)).await?;
+        s.kubectl(&format!(
+            "wait pod slow --namespace {} --for=delete",
+            s.namespace()
+        ))
+        .await?;
+        assert!(
+            deleted.elapsed() >= Duration::from_secs(3),
+            "{:?}",
+            deleted.elapsed()
+        );
+
+        let leases: Api<Lease> = Api::namespaced(s.client(), "kube-node-lease");
+        let before = leases.get(&s.node(0)).await?.uid();
+        s.kubectl(&format!("delete node {} --wait=false", s.node(0)))
+            .await?;
+        eventually("another Lease without a Node", SOON, async || {
+            let lease = leases.get_opt(&s.node(0)).await?.context("no Lease now")?;
+            ensure!(lease.uid() != before, "it is the old one");
+            Ok(())
+        })
+        .await?;
+        eventually("the Lease is collected", SOON, async || {
+            ensure!(leases.get_opt(&s.node(0)).await?.is_none(), "it is there");
+            Ok(())
+        })
+        .await?;
+        always("no Node comes back", Duration::from_secs(3), async || {
+            ensure!(s.nodes().await?.is_empty(), "there is one");
+            Ok(())
+        })
+        .await?;
+        s.kubectl(&format!("delete pod {} --namespace kube-system", s.node(0)))
+            .await?;
+        s.nodes_ready(1, SOON).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn get_node(s: &Scenario<'_>) -> Result<Node> {
+    Ok(Api::<Node>::all(s.client()).get(&s.node(0)).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

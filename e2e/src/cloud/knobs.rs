@@ -26,8 +26,11 @@ pub struct ProviderKnobs {
     pub heartbeat_interval: Duration,
     /// Looked at when the provider starts: its Node is Ready, but no pod is ever handled and nothing reaped.
     pub deaf: bool,
-    /// From its Node having vanished to registering it again.
-    pub reregister_delay: Duration,
+    /// From its Node having vanished to registering it again. `None`: only a start registers it, and meanwhile its Lease
+    /// is made again at each renewal, owned by the Node that is gone, and collected again.
+    pub reregister_delay: Option<Duration>,
+    /// How often it puts its own labels back. `None`: only a registration writes them.
+    pub own_labels_interval: Option<Duration>,
     /// From its container having crashed to running again.
     pub restart_delay: Duration,
     /// Looked at when the provider starts: its Node bears this name instead of its pod's.
@@ -49,10 +52,24 @@ impl Default for ProviderKnobs {
             heartbeat: Heartbeat::Lease,
             heartbeat_interval: Duration::from_secs(10),
             deaf: false,
-            reregister_delay: Duration::from_secs(2),
+            reregister_delay: Some(Duration::from_secs(2)),
+            own_labels_interval: None,
             restart_delay: Duration::from_secs(1),
             node_name: None,
             job_runtime: Some(Duration::from_millis(500)),
+        }
+    }
+}
+
+impl ProviderKnobs {
+    /// As virtual-kubelet 1.12.0 was measured to behave; the default is the open-source ECI provider on 0.10.
+    #[must_use]
+    pub fn virtual_kubelet_1_12() -> Self {
+        Self {
+            deletion_order: DeletionOrder::InstanceThenGrace,
+            reregister_delay: None,
+            own_labels_interval: Some(Duration::from_secs(60)),
+            ..Self::default()
         }
     }
 }
@@ -64,6 +81,8 @@ pub enum DeletionOrder {
     InstanceFirst,
     /// The Pod object at once, the instance from a queue: newer virtual-kubelets with pods that don't run any more.
     ObjectFirst,
+    /// The instance at once, the Pod object when its grace period is over: newer virtual-kubelets with pods that run.
+    InstanceThenGrace,
 }
 
 /// What keeps a node alive in the eyes of Kubernetes.

@@ -1,6 +1,7 @@
 //! The Node object and its heartbeats.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -78,12 +79,27 @@ impl NodeProfile {
     }
 }
 
+/// How a Node is kept alive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// By what.
+    pub(crate) heartbeat: Heartbeat,
+    /// Time between two heartbeats.
+    pub(crate) interval: Duration,
+    /// From its vanishing to the next registration; `None` leaves that to the next start.
+    pub(crate) reregister_delay: Option<Duration>,
+    /// How often its own labels are written again.
+    pub(crate) own_labels_interval: Option<Duration>,
+}
+
 /// Registers the Node, keeps it alive, and registers it again when it vanishes.
 pub(crate) struct NodeKeeper {
     client: Client,
     profile: NodeProfile,
     nodes: Api<Node>,
     leases: Api<Lease>,
+    /// UID of the Node that was seen last.
+    last_uid: Mutex<String>,
 }
 
 impl NodeKeeper {
@@ -95,6 +111,7 @@ impl NodeKeeper {
             profile,
             nodes,
             leases,
+            last_uid: Mutex::default(),
         }
     }
 
@@ -117,13 +134,18 @@ impl NodeKeeper {
         }
     }
 
-    /// Heartbeats and registrations until it is dropped. `pace` is asked before each heartbeat for its kind, the time
-    /// to the next one and the delay before a vanished Node is registered again.
-    pub(crate) async fn keep(&self, feed: &Feed<Node>, pace: impl Fn() -> (Heartbeat, Duration, Duration)) {
+    /// Heartbeats and registrations until it is dropped. `pace` is asked before each heartbeat.
+    pub(crate) async fn keep(&self, feed: &Feed<Node>, pace: impl Fn() -> Pace) {
         let mut changes = feed.subscribe(&self.profile.name);
         let mut last_beat = Instant::now();
+        let mut last_labels = Instant::now();
         loop {
-            let (heartbeat, interval, reregister_delay) = pace();
+            let Pace {
+                heartbeat,
+                interval,
+                reregister_delay,
+                own_labels_interval,
+            } = pace();
             let due = last_beat + interval;
             tokio::select! {
                 () = tokio::time::sleep_until(due.min(Instant::now() + LOOK_AGAIN)) => {
@@ -131,11 +153,20 @@ impl NodeKeeper {
                         self.beat(heartbeat).await;
                         last_beat = Instant::now();
                     }
+                    if own_labels_interval.is_some_and(|interval| last_labels.elapsed() >= interval) {
+                        self.write_labels().await;
+                        last_labels = Instant::now();
+                    }
                 }
                 change = changes.recv() => match change {
                     Some(Change::Deleted(node)) => {
-                        tokio::time::sleep(reregister_delay).await;
-                        tracing::debug!("node {} ({:?}) vanished; registering it again", node.name_any(), node.uid());
+                        let (name, uid) = (node.name_any(), node.uid());
+                        let Some(delay) = reregister_delay else {
+                            tracing::debug!("node {name} ({uid:?}) vanished and stays away");
+                            continue;
+                        };
+                        tokio::time::sleep(delay).await;
+                        tracing::debug!("node {name} ({uid:?}) vanished; registering it again");
                         self.register(heartbeat).await;
                     }
                     Some(Change::Applied(node)) if heartbeat != Heartbeat::Silent && !is_ready(&node) => {
@@ -181,6 +212,16 @@ impl NodeKeeper {
         .await;
     }
 
+    async fn write_labels(&self) {
+        let name = &self.profile.name;
+        let patch = Patch::Merge(json!({"metadata": {"labels": self.profile.labels}}));
+        insist("write the labels of node", name, || {
+            let patch = &patch;
+            async move { self.nodes.patch(name, &PatchParams::default(), patch).await }
+        })
+        .await;
+    }
+
     async fn renew_lease(&self) {
         let name = &self.profile.name;
         let renew = Patch::Merge(json!({"spec": {"renewTime": MicroTime(Timestamp::now())}}));
@@ -198,14 +239,22 @@ impl NodeKeeper {
         let name = &self.profile.name;
         // Owned by the Node: the garbage collector removes the Lease of a node that is gone.
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let Some(node) = insist("read node", name, || nodes.get(name)).await else {
-            return;
+        let there = insist("read node", name, || nodes.get(name)).await;
+        let uid = {
+            let mut last = self.last_uid.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(uid) = there.and_then(|node| node.uid()) {
+                *last = uid;
+            }
+            last.clone()
         };
+        if uid.is_empty() {
+            return;
+        }
         let owner = OwnerReference {
             api_version: "v1".into(),
             kind: "Node".into(),
             name: name.clone(),
-            uid: node.uid().unwrap_or_default(),
+            uid,
             ..OwnerReference::default()
         };
         let lease = Lease {

@@ -15,7 +15,7 @@ use kube::{Client, ResourceExt};
 
 use crate::cloud::{Cloud, Heartbeat};
 use crate::kubelet::{
-    Feed, NodeKeeper, NodeProfile, PodReport, TrackedPod, delete_now, report_pod, run_pods,
+    Feed, NodeKeeper, NodeProfile, Pace, PodReport, TrackedPod, delete_now, report_pod, run_pods,
 };
 use crate::virtual_kubelet::VirtualKubelet;
 
@@ -92,7 +92,12 @@ impl NodeAgent {
         } = &*self.shared;
         let keeper = NodeKeeper::new(client.clone(), profile(node, address));
         keeper.register(Heartbeat::Lease).await;
-        let keep = keeper.keep(nodes, || (Heartbeat::Lease, HEARTBEAT_INTERVAL, Duration::ZERO));
+        let keep = keeper.keep(nodes, || Pace {
+            heartbeat: Heartbeat::Lease,
+            interval: HEARTBEAT_INTERVAL,
+            reregister_delay: Some(Duration::ZERO),
+            own_labels_interval: None,
+        });
         let run = run_pods(pods, node, |pod| {
             let agent = self.clone();
             async move { agent.run_pod(pod).await }

@@ -117,7 +117,7 @@ async fn a_node_that_is_deleted_by_hand_is_missing_and_not_empty() -> Result<()>
 
         // The node lifecycle controller leaves the pods of a missing node alone for 40 s.
         s.cloud().configure_node(&s.node(1), |knobs| {
-            knobs.reregister_delay = Duration::from_secs(12)
+            knobs.reregister_delay = Some(Duration::from_secs(12))
         });
         s.kubectl(&format!("delete node {} --wait=false", s.node(1)))
             .await?;
