@@ -197,7 +197,11 @@ impl VirtualKubelet {
                 .filter(|id| !lost(id));
             future::join_all(instances.map(|id| cloud.delete_instance(id, knobs.deletion_takes))).await;
         };
-        match knobs.deletion_order {
+        let order = match knobs.deletion_order {
+            DeletionOrder::InstanceThenGrace if has_finished(&latest) => DeletionOrder::ObjectFirst,
+            order => order,
+        };
+        match order {
             DeletionOrder::ObjectFirst => {
                 delete_object().await;
                 tokio::time::sleep(knobs.deletion_lag).await;

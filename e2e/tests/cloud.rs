@@ -198,6 +198,14 @@ async fn virtual_kubelet_1_12_registers_once_and_keeps_objects_for_their_grace()
             deleted.elapsed()
         );
 
+        s.apply(&manifests::job(s.namespace(), "done", 1)).await?;
+        s.pods_in_phase("app=done", "Succeeded", 1, SOON).await?;
+        s.kubectl(&format!(
+            "delete pod --selector app=done --namespace {} --timeout=10s",
+            s.namespace()
+        ))
+        .await?;
+
         let leases: Api<Lease> = Api::namespaced(s.client(), "kube-node-lease");
         let before = leases.get(&s.node(0)).await?.uid();
         s.kubectl(&format!("delete node {} --wait=false", s.node(0)))

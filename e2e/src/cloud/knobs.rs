@@ -79,9 +79,10 @@ impl ProviderKnobs {
 pub enum DeletionOrder {
     /// The instance, then the Pod object: the open-source ECI provider.
     InstanceFirst,
-    /// The Pod object at once, the instance from a queue: newer virtual-kubelets with pods that don't run any more.
+    /// The Pod object at once, the instance from a queue.
     ObjectFirst,
-    /// The instance at once, the Pod object when its grace period is over: newer virtual-kubelets with pods that run.
+    /// The instance at once, the Pod object when its grace period is over; the other way round with pods that don't run
+    /// any more: newer virtual-kubelets.
     InstanceThenGrace,
 }
 

@@ -9,7 +9,8 @@ use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually};
 
 use crate::fixture::{
-    blocked_by, condition, get_pool, get_workload, misbehave, pool, ready, resize, shrunk, start_pool,
+    blocked_by, condition, get_pool, get_workload, misbehave, misbehave_on_1_12, pool, ready, resize, shrunk,
+    start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ async fn removed(s: &Scenario<'_>) -> Result<bool> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_a_finalizer_holds_is_named_with_its_holder_and_not_removed() -> Result<()> {
     Scenario::run("held", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         let hold = r#"[{"op":"add","path":"/metadata/finalizers","value":["example.com/hold"]}]"#;

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{catch_up, fill, get, in_phase, misbehave, quick_lease, resize, shrunk, start_pool};
+use crate::fixture::{
+    catch_up, fill, get, in_phase, misbehave_on_1_12, quick_lease, resize, shrunk, start_pool,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -94,7 +96,7 @@ async fn pod_of(s: &Scenario<'_>, ordinal: usize, app: &str) -> Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_instance_of_a_removed_node_is_recorded_with_how_its_pod_ended() -> Result<()> {
     Scenario::run("audit-trail", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let mut operator = s.spawn_operator(&quick_lease()).await?;
         start_pool(s, 3).await?;
 

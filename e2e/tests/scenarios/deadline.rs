@@ -12,7 +12,7 @@ use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
 use crate::fixture::{
     blocked_by, catch_up, condition, counts, emptied_before_shrink, evictions, fill, get, get_pool, in_phase,
-    misbehave, pool, quick_lease, shrunk, start_pool,
+    misbehave, misbehave_on_1_12, pool, quick_lease, shrunk, start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -33,7 +33,8 @@ async fn stuck(s: &Scenario<'_>) -> Result<()> {
     s.apply(&manifests::budget(s.namespace(), "web", "web", 0))
         .await?;
     fill(s, 1, 2, "web", 5).await?;
-    let bare = manifests::on_node(manifests::bare_pod(s.namespace(), "bare"), &s.node(1));
+    let mut bare = manifests::on_node(manifests::bare_pod(s.namespace(), "bare"), &s.node(1));
+    bare["spec"]["terminationGracePeriodSeconds"] = json!(2);
     s.apply(&bare).await?;
     s.pods_running("app=bare", 1, SOON).await?;
     Ok(())
@@ -116,7 +117,7 @@ fn forced_as_announced(
 #[tokio::test(flavor = "multi_thread")]
 async fn force_takes_what_no_eviction_moves_after_it_was_announced() -> Result<()> {
     Scenario::run("force", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         stuck(s).await?;
         let uids = uids(s).await?;
@@ -220,7 +221,7 @@ async fn a_timeout_that_is_lowered_acts_at_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_between_announcement_and_force_keeps_what_was_announced() -> Result<()> {
     Scenario::run("announced", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let mut operator = s.spawn_operator(&quick_lease()).await?;
         stuck(s).await?;
         let uids = uids(s).await?;

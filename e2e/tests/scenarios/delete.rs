@@ -8,7 +8,8 @@ use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
 use crate::fixture::{
-    catch_up, evictions, get, get_pool, get_workload, misbehave, pool, quick_lease, resize, start_pool,
+    catch_up, evictions, get, get_pool, get_workload, misbehave, misbehave_on_1_12, pool, quick_lease,
+    resize, start_pool,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +124,7 @@ async fn provider_uids(s: &Scenario<'_>) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_workload_comes_back_around_its_pods() -> Result<()> {
     Scenario::run("restore", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let mut operator = s.spawn_operator(&quick_lease()).await?;
         start_pool(s, 2).await?;
         s.apply(&manifests::deployment(s.namespace(), "web", 40)).await?;

@@ -13,7 +13,7 @@ use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 use crate::audit_trail::record;
 use crate::fixture::{
     catch_up, counts, emptied_before_shrink, evictions, evictions_are_precise, fill, get_pool, get_workload,
-    in_phase, misbehave, pool, resize, shrunk, start_pool,
+    in_phase, misbehave, misbehave_on_1_12, pool, resize, shrunk, start_pool,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn a_smaller_pool_drains_a_node_under_its_budget_before_it_goes() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn raising_the_target_stops_a_drain_and_undoes_only_its_own_cordon() -> Result<()> {
     Scenario::run("cancel", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 3).await?;
         fill(s, 2, 3, "web", 60).await?;
@@ -134,7 +134,7 @@ async fn cordons(s: &Scenario<'_>) -> Result<Vec<bool>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_drain_names_what_blocks_it_and_goes_on_when_it_is_free() -> Result<()> {
     Scenario::run("blocked", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 10).await?;
@@ -211,7 +211,7 @@ async fn a_pod_on_a_node_that_never_was_is_reported_and_scales_nothing() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_that_a_person_cut_is_put_back_and_one_that_a_person_raised_is_drained() -> Result<()> {
     Scenario::run("by-hand", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 20).await?;

@@ -9,14 +9,14 @@ use vnp_e2e::operator::{Operator, OperatorOptions};
 use vnp_e2e::scenario::Scenario;
 
 use crate::fixture::{
-    catch_up, emptied_before_shrink, fill, get_pool, in_phase, misbehave, quick_lease, resize, shrunk,
-    start_pool,
+    catch_up, emptied_before_shrink, fill, get_pool, in_phase, misbehave, misbehave_on_1_12, quick_lease,
+    resize, shrunk, start_pool,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_in_one_shrink_change_nothing_but_its_length() -> Result<()> {
     Scenario::run("killed", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let mut operator = s.spawn_operator(&quick_lease()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 60).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vnp_e2e::audit::{Eviction, OPERATOR, ReplicasChange};
-use vnp_e2e::cloud::{DeletionOrder, Quota};
+use vnp_e2e::cloud::{DeletionOrder, ProviderKnobs, Quota};
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
@@ -17,16 +17,32 @@ pub(crate) fn catch_up(pods: u32) -> Duration {
     Duration::from_secs(u64::from(pods.saturating_sub(100) / DELETES_PER_SECOND) + 60)
 }
 
-/// A cloud that misbehaves the way real ones do.
+/// A cloud that misbehaves the way real ones do, behind providers that register a vanished Node again by themselves, as
+/// those on virtual-kubelet 0.10 do.
 pub(crate) fn misbehave(s: &Scenario<'_>) {
+    let knobs = ProviderKnobs {
+        deletion_order: DeletionOrder::ObjectFirst,
+        ..ProviderKnobs::default()
+    };
+    misbehave_with(s, &knobs);
+}
+
+/// The same cloud behind providers on virtual-kubelet 1.12. About half of the scenarios have them.
+pub(crate) fn misbehave_on_1_12(s: &Scenario<'_>) {
+    misbehave_with(s, &ProviderKnobs::virtual_kubelet_1_12());
+}
+
+fn misbehave_with(s: &Scenario<'_>, provider: &ProviderKnobs) {
     s.cloud().set_delete_quota(Quota {
         burst: 100,
         per_second: f64::from(DELETES_PER_SECOND),
     });
     s.cloud().configure(|knobs| {
-        knobs.deletion_order = DeletionOrder::ObjectFirst;
-        knobs.forget = 0.1;
-        knobs.heartbeat_interval = Duration::from_secs(1);
+        *knobs = ProviderKnobs {
+            forget: 0.1,
+            heartbeat_interval: Duration::from_secs(1),
+            ..provider.clone()
+        };
     });
 }
 
@@ -134,7 +150,10 @@ pub(crate) async fn fill(
         s.kubectl(&format!("cordon {}", s.node(other))).await?;
     }
     let finished = format!("{app}-finished");
-    s.apply(&manifests::deployment(s.namespace(), app, count)).await?;
+    let mut pods = manifests::deployment(s.namespace(), app, count);
+    // Newer providers keep the Pod object for so long.
+    pods["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(2);
+    s.apply(&pods).await?;
     s.apply(&manifests::job(s.namespace(), &finished, FINISHED))
         .await?;
     s.pods_running(&format!("app={app}"), count as usize, Duration::from_secs(120))

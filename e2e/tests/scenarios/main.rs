@@ -1,7 +1,8 @@
 //! The main job on a real control plane, against a cloud that misbehaves: what the operator promises, seen from outside.
 //!
-//! The cloud of every scenario lets objects go before their instances, deletes two instances per second beyond a burst,
-//! and forgets one deletion in ten. Pods are placed by the real scheduler. The ledger and the audit log are the
+//! The cloud of every scenario deletes two instances per second beyond a burst and forgets one deletion in ten. Its
+//! providers let Pod objects go before their instances, or do as virtual-kubelet 1.12 does: `fixture::misbehave` and
+//! `fixture::misbehave_on_1_12`. Pods are placed by the real scheduler. The ledger and the audit log are the
 //! witnesses.
 
 mod accepted;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{get, get_pool, get_workload, misbehave, pool};
+use crate::fixture::{get, get_pool, get_workload, misbehave, misbehave_on_1_12, pool};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_becomes_virtual_nodes() -> Result<()> {
@@ -118,7 +118,7 @@ async fn a_form_that_is_not_served_is_refused_by_name() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_pool_says_what_it_would_write_and_writes_nothing() -> Result<()> {
     Scenario::run("paused", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         crate::fixture::start_pool(s, 2).await?;
         let before = get_workload(s).await?;

@@ -8,7 +8,7 @@ use vnp_e2e::audit::OPERATOR;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{condition, fill, get_pool, misbehave, resize, start_pool};
+use crate::fixture::{condition, fill, get_pool, misbehave_on_1_12, resize, start_pool};
 
 const WATCHED: Duration = Duration::from_secs(60);
 
@@ -32,7 +32,7 @@ async fn silent(s: &Scenario<'_>, when: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_or_blocked_it_writes_nothing() -> Result<()> {
     Scenario::run("quiet", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 200).await?;

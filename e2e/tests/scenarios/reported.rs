@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{catch_up, counts, fill, get_pool, get_workload, misbehave, resize, shrunk, start_pool};
+use crate::fixture::{
+    catch_up, counts, fill, get_pool, get_workload, misbehave, misbehave_on_1_12, resize, shrunk, start_pool,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_stay_are_named_and_hold_the_node() -> Result<()> {
@@ -122,7 +124,7 @@ async fn pods_that_stay_are_named_and_hold_the_node() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_that_is_freed_is_used_within_two_seconds() -> Result<()> {
     Scenario::run_undisturbed("freed", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 6).await?;

@@ -8,7 +8,9 @@ use vnp_e2e::audit::AuditEvent;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
-use crate::fixture::{condition, get, get_pool, get_workload, misbehave, pool, ready, start_pool};
+use crate::fixture::{
+    condition, get, get_pool, get_workload, misbehave, misbehave_on_1_12, pool, ready, start_pool,
+};
 
 /// UIDs and instance ids of the pods: what must not change.
 async fn untouched(s: &Scenario<'_>) -> Result<Vec<(Option<String>, Option<String>)>> {
@@ -134,7 +136,7 @@ async fn env_and_profile_follow_and_providers_restart_one_by_one() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_does_not_come_up_is_taken_back() -> Result<()> {
     Scenario::run("revert", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         s.apply(&manifests::deployment(s.namespace(), "web", 40)).await?;

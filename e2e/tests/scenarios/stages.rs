@@ -9,8 +9,8 @@ use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
 use crate::fixture::{
-    catch_up, emptied_before_shrink, evictions, evictions_are_precise, get_pool, misbehave, pool, ready,
-    shrunk,
+    catch_up, emptied_before_shrink, evictions, evictions_are_precise, get_pool, misbehave,
+    misbehave_on_1_12, pool, ready, shrunk,
 };
 
 /// Applies the pool with so many nodes and `drain` merged into its own.
@@ -166,7 +166,7 @@ async fn pods_of_a_statefulset_without_a_budget_leave_one_after_the_other() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemonset_pod_that_never_started_holds_no_node_where_that_is_asked_for() -> Result<()> {
     Scenario::run("never-started", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let drain = json!({ "daemonSetPods": "IgnoreNeverStarted" });
         start(s, &drain).await?;
         s.apply(&manifests::deployment(s.namespace(), "web", 5)).await?;

@@ -10,8 +10,8 @@ use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
 use crate::fixture::{
-    blocked_by, condition, counts, emptied_before_shrink, evictions, fill, get_pool, misbehave, pool, ready,
-    resize, shrunk, start_pool,
+    blocked_by, condition, counts, emptied_before_shrink, evictions, fill, get_pool, misbehave,
+    misbehave_on_1_12, pool, ready, resize, shrunk, start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ fn draining(pool: &Value) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_three_nodes_drain_at_once_and_the_first_keeps_its_start() -> Result<()> {
     Scenario::run("two-of-three", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 4).await?;
         s.apply(&manifests::deployment(s.namespace(), "web", 40)).await?;

@@ -12,7 +12,7 @@ use vnp_e2e::simulation::SIMULATION_USER;
 
 use crate::fixture::{
     blocked_by, counts, emptied_before_shrink, evictions, fill, get, get_pool, get_workload, in_phase,
-    misbehave, pool, quick_lease, ready, resize, shrunk, start_pool,
+    misbehave, misbehave_on_1_12, pool, quick_lease, ready, resize, shrunk, start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -106,65 +106,103 @@ async fn a_provider_that_is_down_holds_the_drain_and_starts_its_settle_anew() ->
 async fn a_node_that_is_deleted_by_hand_is_missing_and_not_empty() -> Result<()> {
     Scenario::run("missing", async |s| {
         misbehave(s);
-        s.start_operator(&OperatorOptions::default()).await?;
-        start_pool(s, 2).await?;
-        fill(s, 1, 2, "web", 5).await?;
-        s.apply(&manifests::budget(s.namespace(), "web", "web", 0))
-            .await?;
-        resize(s, 1).await?;
-        let begun = blocked_by(s, "BlockedByBudget", "missing/web", SOON).await?;
-        let begun = begun["status"]["drain"]["nodes"][0].clone();
-
         // The node lifecycle controller leaves the pods of a missing node alone for 40 s.
         s.cloud().configure_node(&s.node(1), |knobs| {
-            knobs.reregister_delay = Some(Duration::from_secs(12))
+            knobs.reregister_delay = Some(Duration::from_secs(12));
         });
-        s.kubectl(&format!("delete node {} --wait=false", s.node(1)))
-            .await?;
-        let held = blocked_by(s, "NodeMissing", &s.node(1), Duration::from_secs(10)).await?;
-        let blockers = held["status"]["drain"]["blockers"].clone();
-        ensure!(
-            blockers
-                .as_array()
-                .is_some_and(|b| b.iter().any(|b| b["reason"] == "NodeMissing" && b["pods"] == 5)),
-            "{blockers}"
-        );
-        ensure!(
-            get_workload(s).await?["spec"]["replicas"] == 2,
-            "it was counted as empty"
-        );
-        s.apply(&manifests::budget(s.namespace(), "web", "web", 5))
-            .await?;
-        let gone = Timestamp::now();
-        eventually("it registers again and its drain goes on", SOON, async || {
-            let before = evictions(s)?
-                .into_iter()
-                .find(|e| e.received > gone && e.code == 201)
-                .context("no eviction yet")?;
-            let node = get(s, &format!("node {}", s.node(1))).await?;
-            let registered: Timestamp = node["metadata"]["creationTimestamp"]
-                .as_str()
-                .context("no creationTimestamp")?
-                .parse()?;
-            ensure!(
-                before.received >= registered,
-                "{before:?} before {registered}, when it registered again"
-            );
-            ensure!(node["metadata"]["uid"] != begun["uid"], "the Node never went");
-            Ok(())
-        })
-        .await?;
-        let entry = get_pool(s).await?["status"]["drain"]["nodes"][0].clone();
-        ensure!(
-            entry.is_null() || entry["startedAt"] == begun["startedAt"],
-            "{entry} began as {begun}"
-        );
-        shrunk(s, 1, SOON).await?;
-        emptied_before_shrink(s, 2)?;
-        s.pods_running("app=web", 5, SOON).await?;
-        s.no_leak_within(SOON).await
+        missing_until(s, async || Ok(())).await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_only_a_restart_registers_again_is_missing_until_then() -> Result<()> {
+    Scenario::run("stays-away", async |s| {
+        misbehave_on_1_12(s);
+        missing_until(s, async || {
+            // Its Lease comes and goes meanwhile.
+            let since = Timestamp::now();
+            always(
+                "it stays away, and nothing is evicted",
+                Duration::from_secs(8),
+                async || {
+                    ensure!(s.nodes().await?.len() == 1, "it came back by itself");
+                    let evicted = evictions(s)?
+                        .into_iter()
+                        .find(|e| e.received > since && e.code == 201);
+                    ensure!(evicted.is_none(), "{evicted:?}");
+                    Ok(())
+                },
+            )
+            .await?;
+            let blockers = get_pool(s).await?["status"]["drain"]["blockers"].to_string();
+            let advice = format!("kubectl -n kube-system delete pod {}", s.node(1));
+            ensure!(blockers.contains(&advice), "{blockers}");
+            s.kubectl(&format!("delete pod {} --namespace kube-system", s.node(1)))
+                .await?;
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// Deletes the Node of a blocked drain, frees what blocked it, and brings the Node `back`.
+async fn missing_until(s: &Scenario<'_>, back: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    s.start_operator(&OperatorOptions::default()).await?;
+    start_pool(s, 2).await?;
+    fill(s, 1, 2, "web", 5).await?;
+    s.apply(&manifests::budget(s.namespace(), "web", "web", 0))
+        .await?;
+    resize(s, 1).await?;
+    let begun = blocked_by(s, "BlockedByBudget", &format!("{}/web", s.namespace()), SOON).await?;
+    let begun = begun["status"]["drain"]["nodes"][0].clone();
+
+    s.kubectl(&format!("delete node {} --wait=false", s.node(1)))
+        .await?;
+    let held = blocked_by(s, "NodeMissing", &s.node(1), Duration::from_secs(10)).await?;
+    let blockers = held["status"]["drain"]["blockers"].clone();
+    ensure!(
+        blockers
+            .as_array()
+            .is_some_and(|b| b.iter().any(|b| b["reason"] == "NodeMissing" && b["pods"] == 5)),
+        "{blockers}"
+    );
+    ensure!(
+        get_workload(s).await?["spec"]["replicas"] == 2,
+        "it was counted as empty"
+    );
+    s.apply(&manifests::budget(s.namespace(), "web", "web", 5))
+        .await?;
+    let gone = Timestamp::now();
+    back().await?;
+    eventually("it registers again and its drain goes on", SOON, async || {
+        let before = evictions(s)?
+            .into_iter()
+            .find(|e| e.received > gone && e.code == 201)
+            .context("no eviction yet")?;
+        let node = get(s, &format!("node {}", s.node(1))).await?;
+        let registered: Timestamp = node["metadata"]["creationTimestamp"]
+            .as_str()
+            .context("no creationTimestamp")?
+            .parse()?;
+        ensure!(
+            before.received >= registered,
+            "{before:?} before {registered}, when it registered again"
+        );
+        ensure!(node["metadata"]["uid"] != begun["uid"], "the Node never went");
+        Ok(())
+    })
+    .await?;
+    let entry = get_pool(s).await?["status"]["drain"]["nodes"][0].clone();
+    ensure!(
+        entry.is_null() || entry["startedAt"] == begun["startedAt"],
+        "{entry} began as {begun}"
+    );
+    shrunk(s, 1, SOON).await?;
+    emptied_before_shrink(s, 2)?;
+    s.pods_running("app=web", 5, SOON).await?;
+    s.no_leak_within(SOON).await
 }
 
 async fn unschedulable(s: &Scenario<'_>, ordinal: usize) -> Result<Value> {
@@ -182,7 +220,7 @@ async fn cordoned(s: &Scenario<'_>, ordinal: usize) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cordon_that_people_take_away_is_put_back_three_times_and_theirs_is_kept() -> Result<()> {
     Scenario::run("contested", async |s| {
-        misbehave(s);
+        misbehave_on_1_12(s);
         let mut operator = s.spawn_operator(&quick_lease()).await?;
         start_pool(s, 2).await?;
         fill(s, 1, 2, "web", 6).await?;
