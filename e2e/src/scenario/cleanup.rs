@@ -42,7 +42,7 @@ impl Scenario<'_> {
         )
         .await?;
         let admission = "validatingadmissionpolicybindings,validatingadmissionpolicies,mutatingadmissionpolicybindings,\
-                         mutatingadmissionpolicies,mutatingwebhookconfigurations";
+                         mutatingadmissionpolicies,mutatingwebhookconfigurations,validatingwebhookconfigurations";
         self.kubectl(&format!("delete {admission} --selector scenario"))
             .await?;
         self.kubectl("delete configmap eci-profile --namespace kube-system --ignore-not-found")

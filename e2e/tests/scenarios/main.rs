@@ -21,6 +21,9 @@ mod placement_limits;
 mod policies;
 mod pool;
 mod quiet;
+mod refusals;
+#[path = "../fixture/refusing.rs"]
+mod refusing;
 mod reported;
 mod returns;
 mod roll;
