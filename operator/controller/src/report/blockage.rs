@@ -38,6 +38,8 @@ pub(super) struct Held {
     pub(super) others: Vec<Blocker>,
     /// A person must act.
     pub(super) stalled: bool,
+    /// Since when nothing has moved.
+    pub(super) still_since: Timestamp,
     /// When a person must act if nothing moves before; `None` once that is so.
     pub(super) stalls_at: Option<Timestamp>,
 }
@@ -123,21 +125,21 @@ pub(super) fn judge(
     now: Timestamp,
     mut wake: impl FnMut(Timestamp),
 ) -> Blockage {
-    let mut held: Vec<(bool, &Blocker, Timestamp)> = Vec::new();
+    let mut held: Vec<(bool, &Blocker, Timestamp, Timestamp)> = Vec::new();
     for known in blockers.iter().filter(|k| counts(k.blocker.reason)) {
         let still = last_progress.map_or(known.since, |p| p.max(known.since));
         let (quiet, stalled) = (after(still, QUIET), after(still, deadline));
         if known.blocker.terminal || now >= stalled {
-            held.push((true, &known.blocker, stalled));
+            held.push((true, &known.blocker, still, stalled));
         } else if now >= quiet {
-            held.push((false, &known.blocker, stalled));
+            held.push((false, &known.blocker, still, stalled));
             wake(stalled);
         } else {
             wake(quiet);
         }
     }
     // What stalls comes first; then a missing provider, without which nothing on a node can move.
-    held.sort_by_key(|(stalled, b, _)| {
+    held.sort_by_key(|(stalled, b, ..)| {
         (
             !stalled,
             b.reason != BlockerReason::ProviderUnavailable,
@@ -147,10 +149,11 @@ pub(super) fn judge(
     });
     match held.split_first() {
         None => Blockage::None,
-        Some(((stalled, by, at), others)) => Blockage::Held(Held {
+        Some(((stalled, by, still, at), others)) => Blockage::Held(Held {
             by: (*by).clone(),
-            others: others.iter().map(|(_, blocker, _)| (*blocker).clone()).collect(),
+            others: others.iter().map(|(_, blocker, ..)| (*blocker).clone()).collect(),
             stalled: *stalled,
+            still_since: *still,
             stalls_at: Some(*at).filter(|_| !stalled),
         }),
     }

@@ -16,7 +16,7 @@ use super::ready::{
 };
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
-use super::wording::{cut, list, sentences};
+use super::wording::{cut, list, nodes, sentences};
 
 /// Longest message of a condition, as the API machinery's own type allows.
 const MESSAGE_LIMIT: usize = 32_768;
@@ -149,9 +149,12 @@ fn available(pass: &Pass<'_>) -> Said {
         );
     };
     let needed = if target == 0 { 0 } else { (target - 1).max(1) };
+    let is = |count: i32| if count == 1 { "is" } else { "are" };
     let mut counts = format!(
-        "{} virtual nodes are available, {needed} are needed",
-        facts.available
+        "{} {} available, {needed} {} needed",
+        nodes(facts.available),
+        is(facts.available),
+        is(needed)
     );
     if !facts.unavailable.is_empty() {
         counts.push_str(&format!(

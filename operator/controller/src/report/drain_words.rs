@@ -20,7 +20,11 @@ pub(super) fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String>
     let what = what(pass, situation, &going)?;
     let first = forced(&going);
     let because = because(situation, held);
-    let until = held.and_then(stalls).or_else(|| done(situation));
+    // Before a time at which it is deleted by force, nothing is told of one at which it would be stuck.
+    let until = match first {
+        Some(_) => None,
+        None => held.and_then(|h| still(h, &going)).or_else(|| done(situation)),
+    };
     let parts = [
         first,
         Some(what),
@@ -60,7 +64,10 @@ fn what(pass: &Pass<'_>, situation: &Situation, going: &[&NodeInDrain]) -> Optio
 fn place(node: &NodeInDrain) -> String {
     let pods = match node.pods_remaining {
         0 => "no pod left".to_owned(),
-        left => format!("{left} of {} pods left", node.pods_total),
+        left => format!(
+            "{left} of {} pods left, {} being deleted",
+            node.pods_total, node.pods_terminating
+        ),
     };
     format!("{} ({}, {pods})", node.name, node.phase)
 }
@@ -76,7 +83,7 @@ fn forced(going: &[&NodeInDrain]) -> Option<String> {
     );
     let at = whole(first);
     Some(format!(
-        "from {at} on the pods left on {nodes} are deleted past their budgets"
+        "from {at} on the pods left on {nodes} are deleted past their budgets; set spec.drain.onTimeout: Wait to prevent that"
     ))
 }
 
@@ -114,9 +121,13 @@ fn keep(pass: &Pass<'_>, going: &[&NodeInDrain]) -> Option<String> {
     })
 }
 
-fn stalls(held: &Held) -> Option<String> {
-    let at = held.stalls_at?;
-    Some(format!("Stalled at {at} unless a pod leaves before"))
+/// Until when it may go on by itself, or since when it has not. Pods of a node that is not drained yet come and go unseen.
+fn still(held: &Held, going: &[&NodeInDrain]) -> Option<String> {
+    match held.stalls_at {
+        Some(at) => Some(format!("Stalled at {at} unless a pod leaves before")),
+        None if going.is_empty() => None,
+        None => Some(format!("no pod has left since {}", held.still_since)),
+    }
 }
 
 fn done(situation: &Situation) -> Option<String> {

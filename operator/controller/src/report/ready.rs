@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use vnp_crds::{ConditionType, DeletionPolicy, Reason};
+use vnp_crds::{ConditionType, DeletionPolicy, DrainPhase, Reason};
 use vnp_plan::finding::{ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
 
 use super::blockage::Blockage;
 use super::drain_words::draining;
 use super::situation::{Pass, Situation};
-use super::wording::sentences;
+use super::wording::{list, nodes, sentences};
 
 /// Everything that applies, by reason. [`Reason`] sorts by precedence, so the first one is the one to show; empty means
 /// that this generation is realised.
@@ -207,8 +207,13 @@ fn unpause(pass: &Pass<'_>) -> String {
 
 /// What a paused pool says: by what it is paused, and what waits.
 pub(super) fn paused(pass: &Pass<'_>, applying: &Applying) -> String {
-    let by = paused_by(pass);
     let facts = &pass.plan.facts;
+    let going = facts.draining.iter().filter(|n| n.phase != DrainPhase::Aborted);
+    let drains = list(going.map(|n| n.name.as_str()));
+    let by = match drains.is_empty() {
+        true => paused_by(pass),
+        false => format!("{}; the drain of {drains} waits", paused_by(pass)),
+    };
     let changes = match facts.pending_total.max(facts.pending_changes.len()) {
         0 => None,
         1 => Some("1 change".to_owned()),
@@ -226,8 +231,5 @@ pub(super) fn paused(pass: &Pass<'_>, applying: &Applying) -> String {
 
 /// What a pool says that is as it should be.
 pub(super) fn realised(pass: &Pass<'_>) -> String {
-    match pass.plan.facts.nodes {
-        1 => "1 virtual node, as specified".to_owned(),
-        nodes => format!("{nodes} virtual nodes, as specified"),
-    }
+    format!("{}, as specified", nodes(pass.plan.facts.nodes))
 }

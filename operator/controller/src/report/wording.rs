@@ -56,6 +56,14 @@ fn join(items: impl Iterator<Item = String>, separator: &str, and: &str) -> Stri
     text
 }
 
+/// `1 virtual node`, `2 virtual nodes`.
+pub(super) fn nodes(count: i32) -> String {
+    match count {
+        1 => "1 virtual node".to_owned(),
+        more => format!("{more} virtual nodes"),
+    }
+}
+
 /// At most `limit` bytes of a text, cut between characters.
 pub(super) fn cut(mut text: String, limit: usize) -> String {
     let mut end = limit.min(text.len());
@@ -86,6 +94,14 @@ mod tests {
         assert_eq!(sentences(["two", "one", "", "one"]), "one; two");
         assert_eq!(sentences(["d", "c", "b", "a"]), "a; b; c plus 1 more");
         assert_eq!(in_order(["two", "", "one"]), "two; one");
+    }
+
+    #[test]
+    fn one_node_is_no_nodes() {
+        assert_eq!(
+            [nodes(0), nodes(1), nodes(2)],
+            ["0 virtual nodes", "1 virtual node", "2 virtual nodes"]
+        );
     }
 
     #[test]

@@ -290,7 +290,10 @@ pub(super) fn stuck(
     }
     let message = match &pod.finalizers {
         Some(names) => {
-            format!("it is being deleted, but finalizer {names} holds it; the controller that set it must take it off")
+            format!(
+                "it is being deleted, but finalizer {names} holds it; the controller that set it must take it off, or a \
+                 person when that controller is gone for good"
+            )
         }
         None => "it is being deleted, but its provider has not confirmed that the instance is gone; see the provider's log"
             .to_owned(),

@@ -43,10 +43,9 @@ fn states() -> Vec<State> {
     waiting.facts.pending_changes = vec!["replicas 3 -> 4".to_owned()];
     let reverted = Finding::Stalled {
         reason: Reason::RolloutReverted,
-        message:
-            "image vk:2 was taken back, vk:1 runs again: virtual-node-eci-2: its provider pod is not Ready: \
+        message: "image vk:2 was taken back to vk:1: virtual-node-eci-2: its provider pod is not Ready: \
                   ImagePullBackOff, still not healthy after 180 seconds; correct spec.provider.image"
-                .to_owned(),
+            .to_owned(),
     };
     let state = |status, pool, plan, seconds, [what, why, remedy, until]: [&'static str; 4]| State {
         status,
@@ -89,7 +88,7 @@ fn states() -> Vec<State> {
             draining(0, [blocked(BlockerReason::ProviderUnavailable)]),
             &[30],
             [
-                "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left)",
+                "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left, 10 being deleted)",
                 "2 pods are held by ProviderUnavailable",
                 "set spec.replicas: 3 to keep the node",
                 "Stalled at 2027-01-15T08:10:00Z",
@@ -113,7 +112,7 @@ fn states() -> Vec<State> {
             going,
             &[10],
             [
-                "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left)",
+                "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left, 10 being deleted)",
                 "",
                 "set spec.replicas: 3 to keep the node",
                 "done by 2027-01-15T08:04:00Z",

@@ -130,14 +130,14 @@ fn both_judges_see_every_state_for_what_it_is() {
             after(plain(), &draining(0, budget()), &[30]),
             InProgress,
             "Progressing",
-            "DrainBlocked: draining virtual-node-eci-2 (Evicting, 140 of 300 pods left); 2 pods are held by BlockedByBudget shop/checkout: ",
+            "DrainBlocked: draining virtual-node-eci-2 (Evicting, 140 of 300 pods left, 10 being deleted); 2 pods are held by BlockedByBudget shop/checkout: ",
         ),
         (
             "a budget blocks, past the deadline",
             after(plain(), &draining(0, budget()), &[0, 30, 600]),
             Failed,
             "Degraded",
-            "DrainBlocked: draining virtual-node-eci-2 (Evicting, 140 of 300 pods left); 2 pods are held by BlockedByBudget shop/checkout: ",
+            "DrainBlocked: draining virtual-node-eci-2 (Evicting, 140 of 300 pods left, 10 being deleted); 2 pods are held by BlockedByBudget shop/checkout: ",
         ),
         (
             "nodes not ready",

@@ -16,7 +16,7 @@ fn draining_and_blocked_have_one_shape() {
     let mut story = Story::of(pool(json!({"spec": {"drain": {"progressDeadlineSeconds": 60}}})));
     let mut plan = draining(100, []);
     plan.facts.done_at = Some(at(400));
-    let where_ = "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left); ";
+    let where_ = "draining virtual-node-eci-2 (Evicting, 140 of 300 pods left, 10 being deleted); ";
     let keep = "set spec.replicas: 3 to keep the node; ";
     let report = story.pass(&plan, 101);
     let done = "done by 2027-01-15T08:07:00Z if nothing holds it up";
@@ -29,10 +29,8 @@ fn draining_and_blocked_have_one_shape() {
     // Past the deadline Stalled says the same as Ready.
     let report = story.pass(&plan, 160);
     let stalled = &report.status.condition(ConditionType::Stalled).unwrap().message;
-    assert_eq!(
-        ready(&report),
-        format!("{where_}{held}set spec.replicas: 3 to keep the node")
-    );
+    let since = "no pod has left since 2027-01-15T08:01:40Z";
+    assert_eq!(ready(&report), format!("{where_}{held}{keep}{since}"));
     assert_eq!(stalled, ready(&report));
 }
 
@@ -68,8 +66,11 @@ fn the_time_of_a_forced_deletion_comes_first_whatever_holds_the_drain() {
         plan.facts.draining[0].force_announced = Some(at(540));
         plan.facts.draining[0].force_at = Some(at(600));
         let report = story.pass(&plan, 541);
-        let first = "from 2027-01-15T08:10:00Z on the pods left on virtual-node-eci-2 are deleted past their budgets; draining";
+        let first = "from 2027-01-15T08:10:00Z on the pods left on virtual-node-eci-2 are deleted past their budgets; \
+                     set spec.drain.onTimeout: Wait to prevent that; draining";
         assert!(ready(&report).starts_with(first), "{}", ready(&report));
+        let report = story.pass(&plan, 544);
+        assert!(!ready(&report).contains("Stalled at"), "{}", ready(&report));
         assert!(!ready(&report).contains(ahead), "{}", ready(&report));
         let node = &report.status.drain.as_ref().unwrap().nodes[0];
         assert_eq!(node.force_delete_time.as_ref().unwrap().0, at(600));
@@ -152,6 +153,26 @@ fn a_drain_that_was_given_up_keeps_its_last_blockers_and_leaves_no_pods_to_go() 
 }
 
 #[test]
+fn of_a_node_that_is_not_drained_yet_nobody_says_when_a_pod_left_it() {
+    let mut plan = saying([blocked(BlockerReason::InsufficientCapacity)]);
+    (plan.facts.target, plan.facts.nodes) = (Some(2), 3);
+    let mut story = Story::of(pool(json!({})));
+    story.pass(&plan, 0);
+    let report = story.pass(&plan, 700);
+    let stalled = report.status.condition(ConditionType::Stalled).unwrap();
+    assert!(
+        stalled.message.contains("the drain has not begun"),
+        "{}",
+        stalled.message
+    );
+    assert!(
+        !stalled.message.contains("no pod has left"),
+        "{}",
+        stalled.message
+    );
+}
+
+#[test]
 fn a_paused_pool_says_how_to_go_on_and_how_much_waits() {
     let mut plan = settled();
     plan.facts.pending_changes = vec!["replicas 3 -> 4".to_owned(); 3];
@@ -160,6 +181,14 @@ fn a_paused_pool_says_how_to_go_on_and_how_much_waits() {
         ready(&report),
         "paused by spec.paused; set spec.paused: false to write 3 changes, which status.pendingChanges lists"
     );
+    plan.facts.draining = vec![in_drain(2, 0)];
+    let report = Story::of(pool(json!({"spec": {"paused": true}}))).pass(&plan, 0);
+    assert_eq!(
+        ready(&report),
+        "paused by spec.paused; the drain of virtual-node-eci-2 waits; set spec.paused: false to write 3 changes, which \
+         status.pendingChanges lists"
+    );
+    plan.facts.draining.clear();
     plan.facts.pending_total = 14;
     let annotated = json!({"metadata": {"annotations": {(vnp_crds::PAUSED_ANNOTATION): "true"}}});
     let report = Story::of(pool(annotated)).pass(&plan, 0);

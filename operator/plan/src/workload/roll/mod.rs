@@ -160,7 +160,8 @@ impl Roll<'_> {
                 .push(self.write(&change, partition, None, PatchPurpose::Configure));
             return Ok(());
         }
-        if !self.may_write() {
+        let paused = self.observed.pool.is_paused();
+        if !self.may_write() && !paused {
             self.say_updating(
                 part,
                 "a template change waits for the end of the drain".to_owned(),
@@ -186,10 +187,11 @@ impl Roll<'_> {
         });
         part.steps
             .push(self.write(&change, self.first_partition(), None, PatchPurpose::Configure));
-        self.say_updating(
-            part,
-            "a template change begins with the highest ordinal".to_owned(),
-        );
+        let says = match paused {
+            true => "a template change waits for the end of the pause",
+            false => "a template change begins with the highest ordinal",
+        };
+        self.say_updating(part, says.to_owned());
         Ok(())
     }
 

@@ -230,8 +230,7 @@ fn a_revert_says_image_provider_and_cause_also_to_the_next_process() {
             _ => None,
         });
         let said = said.unwrap();
-        let what =
-            format!("image {BROKEN} was taken back, {GOOD} runs again: virtual-node-eci-2: {because}, still");
+        let what = format!("image {BROKEN} was taken back to {GOOD}: virtual-node-eci-2: {because}, still");
         assert!(said.starts_with(&what), "adopt: {adopt}: {said}");
         at_rest(&server);
         server.set_pool(wanting(adopt, 3, BETTER));

@@ -70,7 +70,7 @@ impl Roll<'_> {
         let at = self.deadline(ordinal).filter(|at| returns && *at > self.now);
         if let Some(at) = at.and_then(|at| Timestamp::from_second(at.as_second()).ok()) {
             message.push_str(&format!(
-                "; unless it is healthy before, its former template returns at {at}"
+                "; unless it is healthy before, or the pool is changed again, its former template returns at {at}"
             ));
         }
         self.say_updating(part, message);
@@ -84,9 +84,9 @@ impl Roll<'_> {
             .and_then(|index| self.workload.containers().get(index)?["image"].as_str());
         let what = match (wanted, runs) {
             (Some(wanted), Some(runs)) if wanted != runs => {
-                format!("image {wanted} was taken back, {runs} runs again")
+                format!("image {wanted} was taken back to {runs}")
             }
-            _ => "the template that the pool asks for was taken back, the former one runs again".to_owned(),
+            _ => "the template that the pool asks for was taken back to the former one".to_owned(),
         };
         let seconds = DEADLINE.as_secs();
         let because = match self.mark().map(|mark| mark.because) {

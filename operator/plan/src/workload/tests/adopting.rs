@@ -96,26 +96,32 @@ fn a_paused_pool_shows_all_that_it_would_write() {
     server.set_pool(adopt(
         json!({ "paused": true, "replicas": 4, "network": zones("vsw-c") }),
     ));
-    let lines: Vec<String> = server
-        .plan()
-        .steps
-        .into_iter()
-        .filter_map(|s| {
-            if let Step::PatchWorkload(p) = s {
-                Some(p.changes)
-            } else {
-                None
-            }
-        })
-        .flatten()
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            "replicas 3 -> 4",
-            "env ECI_VSWITCH vsw-a, vsw-b -> vsw-c: restarts 3 providers"
-        ]
-    );
+    // Beside a drain, which a template change would wait for, as well.
+    for busy in [false, true] {
+        server.draining.busy = busy;
+        let plan = server.plan();
+        let lines: Vec<String> = plan
+            .steps
+            .into_iter()
+            .filter_map(|s| {
+                if let Step::PatchWorkload(p) = s {
+                    Some(p.changes)
+                } else {
+                    None
+                }
+            })
+            .flatten()
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "replicas 3 -> 4",
+                "env ECI_VSWITCH vsw-a, vsw-b -> vsw-c: restarts 3 providers"
+            ]
+        );
+        let waits = |f: &Finding| matches!(f, Finding::Provider { message, .. } if message.contains("end of the pause"));
+        assert!(plan.findings.iter().any(waits), "{:?}", plan.findings);
+    }
 }
 
 #[test]
