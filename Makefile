@@ -36,6 +36,12 @@ bench-webhook: ## Measure what the pod webhook costs, alone and in pod creation 
 generate: ## Write config/crd from the Rust types
 	cargo run --locked --quiet --package vnp-crds --bin crdgen > config/crd/.new && mv config/crd/.new config/crd/virtualnodes.dev_virtualnodepools.yaml
 
+.PHONY: states
+states: ## Write docs/states: what kubectl describe says of each state, from the real control plane
+	@$(control_plane) > /dev/null
+	@cargo build --locked --package vnp-operator
+	@VNP_WRITE_STATES=1 cargo test --workspace --locked --test scenarios -- states:: an_image_that_does_not_come_up
+
 .PHONY: release
 release: ## Build the static release binary and print its size
 	@hack/release.sh

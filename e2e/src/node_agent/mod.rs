@@ -147,7 +147,7 @@ impl NodeAgent {
         std::future::pending().await
     }
 
-    /// Runs the provider, and starts it again in the same pod whenever it has crashed.
+    /// Runs the provider, and starts it again in the same pod whenever it has crashed, as long as its image can be pulled.
     async fn run_provider(&self, pod: &TrackedPod, region: &str) {
         let Shared { cloud, .. } = &*self.shared;
         let node = pod.latest().name_any();
@@ -167,6 +167,10 @@ impl NodeAgent {
             restarts += 1;
             self.report(pod, &PodReport::Crashed { address, restarts }).await;
             tokio::time::sleep(cloud.knobs_of(&node).restart_delay).await;
+            if has_broken_image(&pod.latest()) {
+                self.report(pod, &PodReport::ImagePullBackOff).await;
+                return;
+            }
         }
     }
 

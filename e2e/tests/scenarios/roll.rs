@@ -8,6 +8,7 @@ use vnp_e2e::audit::AuditEvent;
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, eventually, manifests};
 
+use crate::described::described;
 use crate::fixture::{
     condition, get, get_pool, get_workload, misbehave, misbehave_on_1_12, pool, ready, start_pool,
 };
@@ -146,6 +147,7 @@ async fn an_image_that_does_not_come_up_is_taken_back() -> Result<()> {
         let mut broken = pool(s, 2);
         broken["spec"]["provider"]["image"] = json!(manifests::broken_provider_image());
         s.apply(&broken).await?;
+        described(s, s.name(), "updating", "Updating").await?;
         eventually("the image is taken back", Duration::from_secs(240), async || {
             let pool = get_pool(s).await?;
             let stalled = condition(&pool, "Stalled").cloned().unwrap_or(Value::Null);
@@ -157,6 +159,7 @@ async fn an_image_that_does_not_come_up_is_taken_back() -> Result<()> {
         })
         .await?;
         s.nodes_ready(2, Duration::from_secs(60)).await?;
+        described(s, s.name(), "rollout-reverted", "RolloutReverted").await?;
         ensure!(providers_down(s).await? == [s.node(2)], "a provider is down");
         ensure!(untouched(s).await? == before, "a running pod was touched");
 
