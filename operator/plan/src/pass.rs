@@ -7,6 +7,7 @@ use vnp_crds::{DeletionPolicy, Management, ProviderStatus, ProviderType};
 use crate::accept::{Acceptance, accept};
 use crate::availability::unavailable;
 use crate::drain::health::HEARTBEAT_LIMIT;
+use crate::drain::identity::foreign;
 use crate::drain::{self, DrainPlan, Holds, break_glass, plan_drain};
 use crate::observed::{NodeView, Observed, Ordinal, Workload, WorkloadSeen};
 use crate::placement::outdated;
@@ -232,6 +233,8 @@ fn labels(seen: &Observed) -> Vec<Step> {
     seen.nodes
         .iter()
         .filter(|(o, n)| workload.ordinals().contains(o) && !n.reserved() && !n.deleting)
+        // What a takeover before this took for ours is given back all the same.
+        .filter(|(o, n)| give_back || !foreign(n, seen.provider_pods.get(o).map(AsRef::as_ref)))
         .filter_map(|(_, n)| {
             let wanted = if give_back { None } else { Some(name.to_owned()) };
             let wrong = if give_back {
@@ -258,7 +261,9 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
     };
     let ours = |o: &Ordinal| held.contains(o) || labelled(o);
     let in_pool = |o: &Ordinal| ours(o) || drain.nodes.iter().any(|n| n.ordinal == *o);
-    let nodes = seen.nodes.iter().filter(|(o, n)| in_pool(o) && !n.reserved());
+    let provider = |o: &Ordinal| seen.provider_pods.get(o).map(AsRef::as_ref);
+    let own = |o: &Ordinal, n: &NodeView| !n.reserved() && !foreign(n, provider(o));
+    let nodes = seen.nodes.iter().filter(|(o, n)| in_pool(o) && own(o, n));
     let wanted = target.map_or(Ordinal::MAX, |t| held.start.saturating_add(t));
     let mut available = 0;
     let mut unavailable_nodes = Vec::new();
@@ -457,7 +462,7 @@ mod tests {
         for ordinal in [0, 1] {
             with_node(&mut seen, ordinal, set_our_cordon);
         }
-        with_node(&mut seen, 2, |n| n.labels.clear());
+        with_node(&mut seen, 2, |n| drop(n.labels.remove(vnp_crds::POOL_LABEL)));
         let firsts = |seen: &Observed| {
             let plan = plan(seen, now());
             let drain = plan.tracks.iter().filter(|t| t.kind == TrackKind::Drain);
@@ -482,7 +487,7 @@ mod tests {
         deleted.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
         seen.pool = Arc::new(deleted);
-        with_node(&mut seen, 0, |n| n.labels.clear());
+        with_node(&mut seen, 0, |n| drop(n.labels.remove(vnp_crds::POOL_LABEL)));
         let label = Step::LabelNode {
             node: node(0).name,
             uid: node(0).uid,

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
 use vnp_crds::{KUBE_NODE_LEASE, VirtualNodePool};
-use vnp_plan::drain::identity::unclaimed;
+use vnp_plan::drain::identity::{elsewhere, unclaimed};
 use vnp_plan::observed::{NodeTrace, Observed, Ordinal, UnclaimedNode, Workload};
 use vnp_plan::proof::{IncompleteList, ListAnswer, LiveFacts, QuorumList};
 
@@ -94,7 +94,9 @@ pub async fn read(
     let all = async {
         let mut facts = read_all(cluster, client, seen, ordinal).await?;
         if nameless {
-            facts.unclaimed = Some(Arc::new(unclaimed_nodes(client, seen).await?));
+            facts.unclaimed = Some(Arc::new(
+                unclaimed_nodes(client, seen, ordinal, cluster.clock.now()).await?,
+            ));
         }
         Ok::<_, LiveError>(facts)
     };
@@ -104,7 +106,12 @@ pub async fn read(
 }
 
 /// Virtual nodes that bear no name of a pool's node, with the number of pods on each. Read from the store, the Nodes first.
-async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<UnclaimedNode>, LiveError> {
+async fn unclaimed_nodes(
+    client: &Client,
+    seen: &Observed,
+    ordinal: Ordinal,
+    now: Timestamp,
+) -> Result<Vec<UnclaimedNode>, LiveError> {
     let mut found = Vec::new();
     for mut node in all_nodes(client).await? {
         // A Node that does not look like a virtual one is asked no further, so that each of thousands costs nothing.
@@ -134,7 +141,13 @@ async fn unclaimed_nodes(client: &Client, seen: &Observed) -> Result<Vec<Unclaim
         let more = page.metadata.continue_.is_some_and(|t| !t.is_empty());
         let pods = page.items.into_iter().map(|p| p.or_worst(SlimPod::worst));
         let pods = pods.filter(|p| !p.bound.mirror).count();
-        found.push(UnclaimedNode { node, pods, more });
+        let elsewhere = elsewhere(seen, ordinal, &node, now);
+        found.push(UnclaimedNode {
+            node,
+            pods,
+            more,
+            elsewhere,
+        });
     }
     Ok(found)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::identity::foreign;
 use crate::observed::{NodeView, Observed, Ordinal, ProviderPod};
 
 /// A heartbeat older than this is none: the node lifecycle controller's own grace period, as Kubernetes had it for
@@ -34,6 +35,8 @@ pub enum Unhealthy {
     PodNotReady,
     /// No Node.
     NodeMissing,
+    /// A Node of that name is there, and nothing says that it is the provider's.
+    NodeForeign,
     /// The Node does not fit its type.
     NodeUnreadable,
     /// The Node is not Ready.
@@ -50,6 +53,10 @@ impl fmt::Display for Unhealthy {
             Self::PodTerminating => "its provider pod is being deleted",
             Self::PodNotReady => "its provider pod is not Ready",
             Self::NodeMissing => "its Node is missing",
+            Self::NodeForeign => {
+                "the Node of its name is another machine's: it has no label type=virtual-kubelet, no taint of virtual nodes and \
+                 not the provider's address"
+            }
             Self::NodeUnreadable => "its Node can't be read",
             Self::NodeNotReady => "its Node is not Ready",
             Self::NoHeartbeat => "its provider has not sent a heartbeat for 40 seconds",
@@ -92,6 +99,9 @@ pub fn health(
         return Err(Unhealthy::PodNotReady);
     }
     let node = node.ok_or(Unhealthy::NodeMissing)?;
+    if foreign(node, Some(pod)) {
+        return Err(Unhealthy::NodeForeign);
+    }
     if node.unreadable {
         return Err(Unhealthy::NodeUnreadable);
     }

@@ -2,12 +2,14 @@
 //! environment say otherwise; then the pods of an ordinal are bound to a Node that bears no ordinal. Taking that ordinal's
 //! provider away for one that "never came up" would leave their instances to nobody.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{ABANDON_ANNOTATION, BlockerReason, virtual_node};
 
 use super::health::HEARTBEAT_LIMIT;
 use super::{DrainPlan, Scene, seconds};
-use crate::observed::{NodeTrace, Observed, Ordinal, ProviderPod, UnclaimedNode};
+use crate::observed::{NodeTrace, NodeView, Observed, Ordinal, ProviderPod, UnclaimedNode};
 
 /// Taints of virtual nodes. Source: ack-virtual-node documentation; the second is that of its first releases.
 const TAINTS: [&str; 2] = [virtual_node::TAINT, "alibabacloud.com/eci"];
@@ -55,10 +57,58 @@ fn ordinal_of(node: &str, workload: &str) -> Option<Ordinal> {
 }
 
 fn looks_virtual(node: &NodeTrace) -> bool {
-    let label = node.labels.get(virtual_node::LABEL);
-    node.unreadable
-        || label.is_some_and(|v| v == virtual_node::LABEL_VALUE)
-        || node.taints.iter().any(|key| TAINTS.contains(&key.as_str()))
+    let mut taints = node.taints.iter().map(String::as_str);
+    node.unreadable || marked(&node.labels, &mut taints)
+}
+
+/// The marks of a virtual node.
+fn marked<'a>(labels: &BTreeMap<String, String>, taints: &mut impl Iterator<Item = &'a str>) -> bool {
+    let label = labels.get(virtual_node::LABEL);
+    label.is_some_and(|v| v == virtual_node::LABEL_VALUE) || taints.any(|key| TAINTS.contains(&key))
+}
+
+/// Whether a Node that bears the provider's name is not known to be the provider's: any machine may have that name. It takes
+/// the mark of a virtual node, or the provider's own address.
+pub(crate) fn foreign(node: &NodeView, provider: Option<&ProviderPod>) -> bool {
+    let mut taints = node.taints.iter().map(|t| t.key.as_str());
+    let own =
+        provider.is_some_and(|p| p.host.as_deref() != Some(node.name.as_str()) && shares(p, &node.addresses));
+    !node.unreadable && !marked(&node.labels, &mut taints) && !own
+}
+
+fn shares(provider: &ProviderPod, addresses: &[String]) -> bool {
+    addresses.iter().any(|a| provider.addresses.contains(a))
+}
+
+/// Whether none of the workload's other providers can be behind an unclaimed Node that is alive: each has a Node of its own
+/// name or does not run, and the Node's addresses are none of theirs.
+pub fn elsewhere(seen: &Observed, ordinal: Ordinal, node: &NodeTrace, now: Timestamp) -> bool {
+    let busy = |o: &Ordinal, p: &ProviderPod| {
+        let own = seen
+            .nodes
+            .get(o)
+            .is_some_and(|n| !n.unreadable && !foreign(n, Some(p)));
+        own || down(p, now)
+    };
+    let mut others = seen.provider_pods.iter().filter(|(o, _)| **o != ordinal);
+    !node.unreadable
+        && !node.addresses.is_empty()
+        && owner(seen, node).is_none()
+        && !seen
+            .provider_pods
+            .values()
+            .any(|p| p.unreadable || shares(p, &node.addresses))
+        && others.all(|(o, p)| busy(o, p))
+}
+
+/// No process of the provider runs, and none has for so long that a heartbeat of now is somebody else's.
+fn down(provider: &ProviderPod, now: Timestamp) -> bool {
+    let since = if provider.ran || provider.restarts > 0 {
+        provider.stopped
+    } else {
+        provider.created
+    };
+    !provider.unreadable && !provider.ready && since.is_some_and(|since| now.duration_since(since) > IDLE)
 }
 
 /// The provider pod of this workload that the Node points to, and by what.
@@ -82,18 +132,34 @@ fn owner(seen: &Observed, node: &NodeTrace) -> Option<(String, String)> {
     })
 }
 
-/// Whether pods on this Node may be instances of this provider. They are not when the Node is alive although the provider's
-/// pod has waited all the time for its first start.
+/// Whether pods on this Node may be instances of this provider.
 pub(crate) fn unaccounted(other: &UnclaimedNode, provider: Option<&ProviderPod>, now: Timestamp) -> bool {
-    let holds = other.pods > 0 || other.more;
-    let idle = provider.is_some_and(|p| {
-        !p.ran && !p.ready && p.restarts == 0 && p.created.is_some_and(|c| now.duration_since(c) > IDLE)
-    });
+    doubt(other, provider, now).is_some()
+}
+
+/// Why the pods on this Node may be instances of this provider. They are not when the Node is alive while the provider does
+/// not run: then somebody else is behind it. One that ran before may have shared it with another provider of the workload.
+fn doubt(other: &UnclaimedNode, provider: Option<&ProviderPod>, now: Timestamp) -> Option<&'static str> {
+    if other.pods == 0 && !other.more {
+        return None;
+    }
     let beats = other
         .node
         .beat
         .is_some_and(|at| now.duration_since(at) <= HEARTBEAT_LIMIT);
-    holds && !(idle && other.node.ready && beats)
+    let Some(provider) = provider else {
+        return Some("who ran it is not known");
+    };
+    if !other.node.ready || !beats {
+        return Some("it is not alive, so who ran it is not known");
+    }
+    if !down(provider, now) {
+        return Some("it is alive, and the provider may be behind it, which runs or ran just now");
+    }
+    let never_ran = !provider.ran && provider.restarts == 0;
+    (!never_ran && !other.elsewhere).then_some(
+        "it is alive, and another provider of the workload may be behind it, or its address is not known",
+    )
 }
 
 /// What is known of an ordinal without a Node of its name.
@@ -159,7 +225,7 @@ pub(super) fn hold(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) {
         "{}, but there is no Node {name}, so nobody knows which instances it runs, and it is not taken away; {}; {}, or if \
          nothing of it runs, annotate the pool {ABANDON_ANNOTATION}={name}/none",
         of_provider(&name, provider),
-        seen_instead(scene, &holding, &empty),
+        seen_instead(scene, provider, &holding, &empty),
         remedy(scene, &name, &holding),
     );
     plan.block(scene.blocker(BlockerReason::NodeMissing, name, pods, message));
@@ -179,7 +245,12 @@ fn of_provider(name: &str, provider: Option<&ProviderPod>) -> String {
     }
 }
 
-fn seen_instead(scene: &Scene<'_>, holding: &[&UnclaimedNode], empty: &[&UnclaimedNode]) -> String {
+fn seen_instead(
+    scene: &Scene<'_>,
+    provider: Option<&ProviderPod>,
+    holding: &[&UnclaimedNode],
+    empty: &[&UnclaimedNode],
+) -> String {
     let shown = if holding.is_empty() { empty } else { holding };
     if shown.is_empty() {
         return "there is no virtual node that no pool claims".to_owned();
@@ -190,9 +261,10 @@ fn seen_instead(scene: &Scene<'_>, holding: &[&UnclaimedNode], empty: &[&Unclaim
             (1, false) => "1 pod".to_owned(),
             (pods, false) => format!("{pods} pods"),
         };
-        let by = owner(scene.seen, &other.node)
-            .map(|(pod, by)| format!("; provider {pod} {by}"))
-            .unwrap_or_default();
+        let by = match owner(scene.seen, &other.node) {
+            Some((pod, by)) => format!("; provider {pod} {by}"),
+            None => doubt(other, provider, scene.now).map_or_else(String::new, |why| format!("; {why}")),
+        };
         format!("{} ({count}{by})", other.node.name)
     };
     let named: Vec<String> = shown.iter().take(NAMED).map(one).collect();
@@ -203,6 +275,15 @@ fn seen_instead(scene: &Scene<'_>, holding: &[&UnclaimedNode], empty: &[&Unclaim
         String::new()
     };
     format!("virtual nodes that no pool claims: {}{rest}", named.join(", "))
+}
+
+pub(super) fn remedy_for_foreign(name: &str) -> String {
+    format!(
+        "give that machine another name, or, if the Node is the provider's after all, say so with kubectl label node {name} \
+         {}={}",
+        virtual_node::LABEL,
+        virtual_node::LABEL_VALUE
+    )
 }
 
 fn remedy(scene: &Scene<'_>, name: &str, holding: &[&UnclaimedNode]) -> String {

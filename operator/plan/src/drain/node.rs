@@ -7,6 +7,7 @@ use vnp_crds::{BlockerReason, DrainPhase, OnTimeout, Reap, Reason};
 
 use super::deadline::{Deadline, Stand};
 use super::health::{ProviderMark, Unhealthy, health, in_words};
+use super::identity::{self, foreign};
 use super::memory::Progress;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, candidates, emptying, force, installations, removal, seconds, signed};
@@ -185,6 +186,10 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
         // Whether the cordon stands can't be told, and another apply would tell no more.
         return unhealthy(scene, ordinal, entry, Unhealthy::NodeUnreadable, plan);
     }
+    let provider = scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref);
+    if node.is_some_and(|n| foreign(n, provider)) {
+        return unhealthy(scene, ordinal, entry, Unhealthy::NodeForeign, plan);
+    }
     if let Some(node) = node
         && !cordoned(scene, node, entry, plan)
     {
@@ -319,6 +324,7 @@ fn unhealthy(
     let pods = scene.seen.holding(ordinal).count();
     let reason = match why {
         Unhealthy::NodeMissing if pods > 0 => BlockerReason::NodeMissing,
+        Unhealthy::NodeForeign => BlockerReason::NodeMissing,
         _ => BlockerReason::ProviderUnavailable,
     };
     let namespace = scene.workload.namespace();
@@ -328,6 +334,7 @@ fn unhealthy(
             "some providers register it only when they start: restart this one with kubectl -n {namespace} delete pod {}",
             entry.name
         ),
+        Unhealthy::NodeForeign => identity::remedy_for_foreign(&entry.name),
         _ => format!("see kubectl -n {namespace} describe pod {}", entry.name),
     };
     let why = in_words(why, scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref));

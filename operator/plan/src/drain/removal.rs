@@ -6,7 +6,7 @@ use vnp_crds::{BlockerReason, DrainPhase, EventReason, RetiredOrdinal};
 
 use super::returns::came_after;
 use super::unavailable::Unavailable;
-use super::{DrainPlan, Scene, break_glass, cordon, seconds, signed};
+use super::{DrainPlan, Scene, break_glass, cordon, identity, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::{ControllerKey, NodeView, Ordinal, ProviderPod, WorkloadSeen};
 use crate::plan::NodeInDrain;
@@ -275,6 +275,15 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     }
     if node.deleting {
         held_by_finalizers(scene, node, plan);
+    }
+    if !given_up && identity::foreign(node, provider.map(AsRef::as_ref)) {
+        let message = format!(
+            "nothing says that this Node was a provider's (no label type=virtual-kubelet, no taint of virtual nodes), so it is \
+             not deleted although it has the label of this pool; take the label off ({}), {}",
+            vnp_crds::POOL_LABEL,
+            identity::remedy_for_foreign(&node.name)
+        );
+        return plan.block(scene.blocker(BlockerReason::NodeMissing, node.name.clone(), 0, message));
     }
     if provider.is_some() || (left > 0 && !given_up) || node.deleting || scene.held {
         return;

@@ -31,6 +31,8 @@ pub struct NodeView {
     pub cordon_owner: CordonOwner,
     /// Annotation [`vnp_crds::CORDON_TERM_ANNOTATION`], as it stands there.
     pub cordon_term: Option<String>,
+    /// `status.addresses`, of whatever type.
+    pub addresses: Vec<String>,
     /// `status.allocatable`.
     pub allocatable: Amounts,
     /// Since when it carries the node lifecycle controller's taints of effect NoExecute.
@@ -89,6 +91,8 @@ pub struct UnclaimedNode {
     pub pods: usize,
     /// There are more than `pods` says: the list was not read to its end.
     pub more: bool,
+    /// While it is alive, none of the workload's other providers can be behind it, and nothing on it points to one.
+    pub elsewhere: bool,
 }
 
 /// A finalizer, with the field manager that set it where the API server knows one.

@@ -262,6 +262,8 @@ pub struct ProviderPod {
     pub host: Option<String>,
     /// A container of it started at some time, whether it runs now or not.
     pub ran: bool,
+    /// When the last of its containers ended, if none runs and it is known of all that started.
+    pub stopped: Option<Timestamp>,
 }
 
 /// A PodDisruptionBudget.

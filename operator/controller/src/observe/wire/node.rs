@@ -24,7 +24,6 @@ pub struct SlimNode {
     pub view: NodeView,
     /// `lastHeartbeatTime` of condition Ready.
     pub status_beat: Option<Timestamp>,
-    addresses: Vec<String>,
 }
 
 impl SlimNode {
@@ -34,7 +33,7 @@ impl SlimNode {
             name: self.view.name,
             labels: self.view.labels,
             taints: self.view.taints.into_iter().map(|t| t.key).collect(),
-            addresses: self.addresses,
+            addresses: self.view.addresses,
             ready: self.view.ready,
             beat: self.status_beat,
             lease_holder: None,
@@ -47,7 +46,6 @@ impl SlimNode {
         Self {
             metadata: object.metadata.clone(),
             status_beat: None,
-            addresses: Vec::new(),
             view: NodeView {
                 name: object.metadata.name.clone().unwrap_or_default(),
                 uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -194,7 +192,6 @@ impl From<NodeWire> for SlimNode {
         Self {
             metadata: meta.identity(),
             status_beat: ready.and_then(|c| c.last_heartbeat.as_ref()).map(|t| t.0),
-            addresses: status.addresses.into_iter().map(|a| a.address).collect(),
             view: NodeView {
                 name: meta.name.unwrap_or_default(),
                 uid: meta.uid.unwrap_or_default(),
@@ -205,6 +202,7 @@ impl From<NodeWire> for SlimNode {
                 cordon_term: meta.annotations.unwrap_or_default().cordon_term,
                 no_execute: no_execute(&spec.taints),
                 taints: spec.taints,
+                addresses: status.addresses.into_iter().map(|a| a.address).collect(),
                 allocatable,
                 deleting: meta.deletion_timestamp.is_some(),
                 deleted_at: meta.deletion_timestamp.map(|t| t.0),

@@ -48,6 +48,7 @@ pub struct SlimPod {
     restarts: i32,
     /// A container left a trace of having been started.
     ran: bool,
+    stopped: Option<Timestamp>,
     addresses: Vec<String>,
     finalizers: Vec<String>,
     owner_uids: Vec<String>,
@@ -142,6 +143,7 @@ impl SlimPod {
             addresses: self.addresses,
             host: self.node,
             ran: self.ran,
+            stopped: self.stopped,
         }
     }
 }
@@ -311,6 +313,8 @@ struct Waiting {
 struct Terminated {
     exit_code: i32,
     reason: Option<String>,
+    /// Read as text: a time that makes no sense is not known, and no reason to give up the pod.
+    finished_at: Option<String>,
 }
 
 impl ContainerState {
@@ -327,6 +331,22 @@ impl ContainerStatus {
             || self.container_id.as_deref().is_some_and(|id| !id.is_empty())
             || self.state.began()
             || self.last_state.began()
+    }
+}
+
+impl ContainerStatus {
+    /// When it ended last. `Err` when it may be running, or nobody tells when it ended.
+    fn stopped(&self) -> Result<Option<Timestamp>, ()> {
+        if !self.began() {
+            return Ok(None);
+        }
+        if self.state.running.is_some() || self.started == Some(true) {
+            return Err(());
+        }
+        let ends = [&self.state.terminated, &self.last_state.terminated];
+        let end = ends.into_iter().flatten().next().ok_or(())?;
+        let at = end.finished_at.as_deref().ok_or(())?;
+        at.parse().map(Some).map_err(|_| ())
     }
 }
 
@@ -351,14 +371,22 @@ fn mirror(metadata: &Meta, node: Option<&str>) -> bool {
 }
 
 impl PodStatus {
-    /// A container of any kind left a trace of having been started.
-    fn began(&self) -> bool {
-        let containers = self
-            .container_statuses
+    fn all_containers(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.container_statuses
             .iter()
             .chain(&self.init_container_statuses)
-            .chain(&self.ephemeral_container_statuses);
-        containers.into_iter().any(ContainerStatus::began)
+            .chain(&self.ephemeral_container_statuses)
+    }
+
+    /// A container of any kind left a trace of having been started.
+    fn began(&self) -> bool {
+        self.all_containers().any(ContainerStatus::began)
+    }
+
+    /// When the last container ended, if none runs.
+    fn stopped(&self) -> Option<Timestamp> {
+        let ends: Result<Vec<_>, ()> = self.all_containers().map(ContainerStatus::stopped).collect();
+        ends.ok()?.into_iter().flatten().max()
     }
 }
 
@@ -525,6 +553,7 @@ impl From<PodWire> for SlimPod {
         let waiting = waiting(&metadata, &spec, &status);
         let mirror = mirror(&metadata, spec.node_name.as_deref());
         let ran = status.began();
+        let stopped = status.stopped();
         let ready = ready(&status.conditions);
         let owners = metadata.owner_references.unwrap_or_default();
         let controller = owners
@@ -604,6 +633,7 @@ impl From<PodWire> for SlimPod {
                 .iter()
                 .fold(0, |sum, c| sum.saturating_add(c.restart_count)),
             ran,
+            stopped,
             addresses: status.pod_ips.into_iter().map(|ip| ip.ip).collect(),
             finalizers,
             owner_uids: owners.into_iter().map(|o| o.uid).collect(),

@@ -607,3 +607,41 @@ fn a_node_is_read_with_what_tells_whose_it_is() {
     assert_eq!(trace.labels["type"], "virtual-kubelet");
     assert_eq!(trace.beat.unwrap().to_string(), "2026-11-01T00:00:10Z");
 }
+
+#[test]
+fn a_provider_has_stopped_when_none_of_its_containers_runs_and_it_is_known_since_when() {
+    let stopped = |containers: Value| {
+        pod(json!({"metadata": {"name": "v-1"}, "status": {"containerStatuses": containers}}))
+            .provider()
+            .stopped
+            .map(|at| at.to_string())
+    };
+    let end = |at: &str| json!({"terminated": {"exitCode": 1, "finishedAt": at}});
+    let backs_off = |at: &str| json!({"name": "vk", "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": end(at)});
+    assert_eq!(stopped(json!([])), None);
+    assert_eq!(
+        stopped(json!([backs_off("2026-11-01T00:00:10Z")])).as_deref(),
+        Some("2026-11-01T00:00:10Z")
+    );
+    let ended =
+        json!({"name": "b", "state": end("2026-11-01T00:00:20Z"), "lastState": end("2026-11-01T00:00:01Z")});
+    assert_eq!(
+        stopped(json!([backs_off("2026-11-01T00:00:10Z"), ended])).as_deref(),
+        Some("2026-11-01T00:00:20Z"),
+        "the last of them counts"
+    );
+    let runs = json!({"name": "b", "state": {"running": {}}});
+    for other in [
+        runs,
+        json!({"name": "b", "started": true}),
+        json!({"name": "b", "restartCount": 1}),
+        json!({"name": "b", "lastState": {"terminated": {"exitCode": 1}}}),
+        json!({"name": "b", "lastState": {"terminated": {"exitCode": 1, "finishedAt": "99999-01-01T00:00:00Z"}}}),
+    ] {
+        assert_eq!(
+            stopped(json!([backs_off("2026-11-01T00:00:10Z"), other])),
+            None,
+            "{other}"
+        );
+    }
+}

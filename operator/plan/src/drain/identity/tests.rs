@@ -52,6 +52,7 @@ fn other(name: &str, pods: usize) -> UnclaimedNode {
         },
         pods,
         more: false,
+        elsewhere: false,
     }
 }
 
@@ -96,7 +97,8 @@ fn a_provider_that_is_ready_is_never_taken_for_one_that_did_not_come_up() {
         blocker.message,
         "the provider virtual-node-eci-2 is Ready, but there is no Node virtual-node-eci-2, so nobody knows which instances it \
          runs, and it is not taken away; virtual nodes that no pool claims: burst (3 pods; provider virtual-node-eci-2 has its \
-         address 10.0.0.7), foreign (1 pod); if one of them is its own, empty it first (kubectl drain burst), then let the \
+         address 10.0.0.7), foreign (1 pod; it is alive, and the \
+         provider may be behind it, which runs or ran just now); if one of them is its own, empty it first (kubectl drain burst), then let the \
          provider name its Node after its pod (no --nodename, and DEFAULT_NODE_NAME from metadata.name), or if nothing of it \
          runs, annotate the pool virtualnodes.dev/abandon-node=virtual-node-eci-2/none"
     );
@@ -308,4 +310,173 @@ fn a_node_is_claimed_by_its_name_and_virtual_by_label_taint_or_provider() {
         .insert(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned());
     seen.nodes.insert(7, Arc::new(removed));
     assert!(!unclaimed(&seen, &named("virtual-node-eci-7")));
+}
+
+/// A crash-looping provider that was never Ready, and a Node under another name that lives while it is down.
+#[test]
+fn a_provider_that_only_ever_crashed_goes_when_the_node_lives_without_any_of_them() {
+    let crashed = |ago: i64| {
+        move |p: &mut ProviderPod| {
+            crashes(p);
+            p.stopped = Some(after(-ago));
+        }
+    };
+    type Change = fn(&mut Observed, &mut NodeTrace);
+    let cases: [(&str, i64, Change, bool); 9] = [
+        ("nothing links them", 81, |_, _| {}, false),
+        ("it ran just now", 80, |_, _| {}, true),
+        (
+            "its address",
+            81,
+            |_, n| n.addresses = vec!["10.0.0.7".to_owned()],
+            true,
+        ),
+        (
+            "its Lease",
+            81,
+            |_, n| n.lease_holder = Some(NODE.to_owned()),
+            true,
+        ),
+        ("no address that could tell", 81, |_, n| n.addresses.clear(), true),
+        ("it is not Ready", 81, |_, n| n.ready = false, true),
+        (
+            "another provider runs, and nobody knows under which name",
+            81,
+            |seen, _| {
+                seen.nodes.remove(&1);
+            },
+            true,
+        ),
+        (
+            "a machine has the name of its Node",
+            81,
+            |seen, _| ordinary(seen, 1),
+            true,
+        ),
+        (
+            "another provider without a Node is down too",
+            81,
+            |seen, _| {
+                seen.nodes.remove(&1);
+                let mut pod = provider_pod(1);
+                pod.ready = false;
+                crashes(&mut pod);
+                pod.stopped = Some(after(-100));
+                seen.provider_pods.insert(1, Arc::new(pod));
+            },
+            false,
+        ),
+    ];
+    for (what, ago, change, holds) in cases {
+        let mut seen = nameless(crashed(ago));
+        let mut node = other("x", 1);
+        node.node.addresses = vec!["10.9.9.9".to_owned()];
+        change(&mut seen, &mut node.node);
+        node.elsewhere = elsewhere(&seen, 2, &node.node, now());
+        with_others(&mut seen, vec![node]);
+        let live = seen.live.get_mut(&2).unwrap();
+        live.provider_pod = seen.provider_pods.get(&2).cloned();
+        let plan = plan_at(&seen, 2, now());
+        assert_eq!(shrinks(&plan).is_empty(), holds, "{what}");
+        let said = held(&plan).map(|b| b.message);
+        assert_eq!(said.is_some_and(|m| m.contains("x (1 pod; ")), holds, "{what}");
+    }
+}
+
+/// The Node of that ordinal as a kubelet of another machine makes one.
+fn ordinary(seen: &mut Observed, ordinal: Ordinal) {
+    crate::testing::with_node(seen, ordinal, |n| {
+        n.labels = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+        n.addresses = vec!["192.0.2.1".to_owned()];
+    });
+}
+
+#[test]
+fn a_machine_that_bears_the_provider_s_name_is_left_alone_and_said() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    ordinary(&mut seen, 2);
+    crate::testing::bind(&mut seen, 2, vec![crate::testing::pod("a")]);
+    let plan = crate::plan(&seen, now());
+    let mut steps = plan.tracks.iter().flat_map(|t| &t.steps);
+    let touches = |s: &crate::step::Step| s.node() == Some(NODE) || matches!(s, crate::step::Step::Shrink(_));
+    assert!(!steps.any(touches), "{:?}", plan.tracks);
+    assert!(plan.orders.is_empty());
+    assert_eq!(plan.facts.nodes, 2);
+    let drain = plan_at(&seen, 2, now());
+    let blocker = held(&drain).unwrap();
+    assert_eq!(
+        (blocker.reason, blocker.object.as_str()),
+        (BlockerReason::NodeMissing, NODE)
+    );
+    assert!(
+        blocker.message.contains("another machine's"),
+        "{}",
+        blocker.message
+    );
+    assert!(
+        blocker
+            .message
+            .contains("kubectl label node virtual-node-eci-2 type=virtual-kubelet"),
+        "{}",
+        blocker.message
+    );
+    // Each of these says whose it is.
+    type Change = fn(&mut crate::observed::NodeView);
+    let marks: [Change; 3] = [
+        |n| {
+            n.labels.insert("type".to_owned(), "virtual-kubelet".to_owned());
+        },
+        |n| {
+            n.taints = vec![k8s_openapi::api::core::v1::Taint {
+                key: virtual_node::TAINT.to_owned(),
+                effect: "NoSchedule".to_owned(),
+                ..Default::default()
+            }];
+        },
+        |n| n.addresses = vec!["10.0.0.7".to_owned()],
+    ];
+    for mark in marks {
+        let mut seen = seen.clone();
+        let mut pod = provider_pod(2);
+        pod.addresses = vec!["10.0.0.7".to_owned()];
+        seen.provider_pods.insert(2, Arc::new(pod));
+        crate::testing::with_node(&mut seen, 2, mark);
+        let plan = plan_at(&seen, 2, now());
+        assert!(
+            plan.steps
+                .iter()
+                .any(|s| matches!(s, crate::step::Step::Cordon { .. })),
+            "{:?}",
+            plan.findings
+        );
+    }
+}
+
+#[test]
+fn a_machine_with_the_pool_s_label_is_not_deleted() {
+    let seen_with = |ordinary_node: bool| {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        crate::testing::with_node(&mut seen, 2, |_| {});
+        if ordinary_node {
+            ordinary(&mut seen, 2);
+            crate::testing::with_node(&mut seen, 2, |n| {
+                n.labels
+                    .insert(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned());
+            });
+        }
+        look(&mut seen, 2, now(), Vec::new());
+        let live = seen.live.get_mut(&2).unwrap();
+        live.provider_pod = None;
+        live.node = seen.nodes.get(&2).cloned();
+        plan_at(&seen, 2, now())
+    };
+    let deletes = |plan: &DrainPlan| {
+        plan.steps
+            .iter()
+            .any(|s| matches!(s, crate::step::Step::DeleteNode { .. }))
+    };
+    assert!(deletes(&seen_with(false)));
+    let plan = seen_with(true);
+    assert!(!deletes(&plan));
+    assert!(held(&plan).unwrap().message.contains("not deleted"));
 }
