@@ -824,6 +824,7 @@ mod tests {
             pool: "a".to_owned(),
             by: by.to_owned(),
             why,
+            placed: false,
         };
         cluster.pod_left_alone(left("a/all", Unfit::NodeChoice), "shop/one".to_owned());
         assert_eq!(woken(&cluster).await, ["a"]);

@@ -71,7 +71,7 @@ pub struct Webhook {
     vendor: Mutex<VendorSeen>,
     later: Mutex<LaterMutators>,
     nodes: RwLock<Arc<VirtualNodes>>,
-    left_alone: Mutex<BTreeMap<(String, &'static str), LeftAloneSince>>,
+    left_alone: Mutex<BTreeMap<(String, &'static str, bool), LeftAloneSince>>,
 }
 
 /// Who was left alone last by one rule for one reason.
@@ -216,7 +216,7 @@ impl Cluster {
     /// A pod was left alone. The first one for a rule and a reason is told by its pool, and named as long as they recur.
     pub fn pod_left_alone(&self, left: LeftAlone, pod: String) {
         let now = self.clock.now();
-        let key = (left.by.clone(), left.why.word());
+        let key = (left.by.clone(), left.why.word(), left.placed);
         let news = {
             let mut known = self
                 .webhook
@@ -232,8 +232,13 @@ impl Cluster {
                     false
                 }
                 None => {
-                    let LeftAlone { pool, by, why } = left.clone();
-                    let pod = LeftAlonePod { by, why, pod };
+                    let LeftAlone {
+                        pool,
+                        by,
+                        why,
+                        placed,
+                    } = left.clone();
+                    let pod = LeftAlonePod { by, why, placed, pod };
                     known.insert(key, LeftAloneSince { pool, pod, at: now });
                     true
                 }

@@ -45,6 +45,8 @@ pub struct LeftAlonePod {
     pub by: String,
     /// Why.
     pub why: Unfit,
+    /// It carries what was added to it before, when it did fit.
+    pub placed: bool,
     /// Namespace and name, or what its name begins with.
     pub pod: String,
 }

@@ -55,6 +55,8 @@ pub struct LeftAlone {
     pub by: String,
     /// Why.
     pub why: Unfit,
+    /// It carries what was added to it before, when it did fit.
+    pub placed: bool,
 }
 
 /// What becomes of a pod.

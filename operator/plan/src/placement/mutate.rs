@@ -53,7 +53,17 @@ impl Placing {
                 routes: &self.routes,
             };
             if let Some(why) = on_route.unfit(review.nodes) {
-                let text = format!("{} selects the pod, but {why}; it is left as it is", selecting.id);
+                // Asked once more, after somebody else has changed what was asked about first.
+                let placed = pod.annotation(PLACED_BY_ANNOTATION) == Some(selecting.id.as_str());
+                let text = if placed {
+                    format!(
+                        "{} has placed the pod, and it was changed after that: {why}; what was added to it stays, so it may \
+                         never run",
+                        selecting.id
+                    )
+                } else {
+                    format!("{} selects the pod, but {why}; it is left as it is", selecting.id)
+                };
                 mutation.warnings.extend(match why {
                     // Who says so knows.
                     Unfit::Declines => explain(text),
@@ -63,6 +73,7 @@ impl Placing {
                     pool: selecting.pool.name.clone(),
                     by: selecting.id.clone(),
                     why,
+                    placed,
                 });
                 route = None;
             } else {

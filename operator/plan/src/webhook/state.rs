@@ -87,10 +87,24 @@ fn nodes(seen: &Observed) -> Option<(WebhookFault, String)> {
 fn left_alone(seen: &Observed) -> Vec<Finding> {
     let news = seen.left_alone.iter().filter(|left| left.why != Unfit::Declines);
     let said = news.take(LEFT_ALONE).map(|left| {
-        let message = format!("{} left pods as they are, as {}: {}", left.by, left.pod, left.why);
-        let subject = format!("{}/{}", left.by, left.why.word());
+        let (by, pod, why) = (&left.by, &left.pod, &left.why);
+        let message = if left.placed {
+            format!(
+                "{by} placed pods that were changed after that, as {pod}: {why}; what was added to them stays, so they may never \
+                 run"
+            )
+        } else {
+            format!("{by} left pods as they are, as {pod}: {why}")
+        };
+        let subject = format!("{by}/{}{}", why.word(), if left.placed { "/placed" } else { "" });
+        let source = if left.placed {
+            "; find the webhook or policy that changes them (kubectl get \
+             mutatingwebhookconfigurations,mutatingadmissionpolicies)"
+        } else {
+            ""
+        };
         let note = format!(
-            "{message}; narrow the rule, or give such pods the label virtualnodes.dev/webhook: disabled"
+            "{message}{source}; narrow the rule, or give such pods the label virtualnodes.dev/webhook: disabled"
         );
         [
             Finding::Webhook {
@@ -332,12 +346,17 @@ mod tests {
         let left = |why| LeftAlonePod {
             by: "burst/all".into(),
             why,
+            placed: false,
             pod: "shop/agent-x".into(),
         };
         seen.left_alone = vec![
             left(Unfit::Declines),
             left(Unfit::NodeChoice),
             left(Unfit::Need(Need::HostNetwork)),
+            LeftAlonePod {
+                placed: true,
+                ..left(Unfit::Need(Need::HostPid))
+            },
         ];
         let findings = webhook_findings(&seen, now());
         let notes: Vec<&str> = findings
@@ -355,12 +374,14 @@ mod tests {
             [
                 "burst/all left pods as they are, as shop/agent-x: its own node selector or affinity leaves no virtual node that is there",
                 "burst/all left pods as they are, as shop/agent-x: virtual nodes can't run it: spec.hostNetwork is true",
+                "burst/all placed pods that were changed after that, as shop/agent-x: virtual nodes can't run it: spec.hostPID is \
+                 true; what was added to them stays, so they may never run",
             ]
         );
         let events = findings
             .iter()
             .filter(|finding| matches!(finding, Finding::Event(_)));
-        assert_eq!(events.count(), 2);
+        assert_eq!(events.count(), 3);
     }
 
     #[test]

@@ -72,6 +72,30 @@ fn what_a_virtual_node_can_not_run_is_left_alone_and_said() {
     assert_eq!(mutation.left_alone.unwrap().by, "burst/alibabacloud.com/eci=true");
 }
 
+/// Asked once more (`reinvocationPolicy: IfNeeded`), after another webhook has made the pod unfit: it is not as it was.
+#[test]
+fn a_pod_that_was_placed_and_then_made_unfit_is_told_as_that() {
+    let pools = [ruled(
+        json!([{ "name": "all", "mode": "Require", "podSelector": {} }]),
+    )];
+    let pod = needing(json!({}));
+    let placed = patched(&pod, &mutation(&pools, &pod, &[]));
+    let changed = with(placed, json!({ "spec": { "hostNetwork": true } }));
+    let again = mutation(&pools, &changed, &[]);
+    assert_eq!(patched(&changed, &again), changed);
+    assert_eq!(
+        again.warnings,
+        [
+            "virtualnodes.dev: burst/all has placed the pod, and it was changed after that: virtual nodes can't run it: \
+             spec.hostNetwork is true; what was added to it stays, so it may never run"
+        ]
+    );
+    assert!(again.left_alone.unwrap().placed);
+    // The same pod without a past.
+    let fresh = mutation(&pools, &needing(json!({ "hostNetwork": true })), &[]);
+    assert!(!fresh.left_alone.unwrap().placed);
+}
+
 #[test]
 fn what_only_looks_like_it_goes() {
     let pools = [ruled(
