@@ -10,11 +10,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use vnp_plan::accept::accept;
 use vnp_plan::observed::OperatorFacts;
-use vnp_plan::profile::{ClusterObserved, PoolInCluster, SetBack, SetBackHistory, plan_profile};
+use vnp_plan::profile::{ClusterObserved, PoolInCluster, SetBack, SetBackHistory, note_stored, plan_profile};
+use vnp_plan::rewritten::{Rewrites, age};
+use vnp_plan::step::Step;
 use vnp_plan::workload::rolled;
 
 use crate::admission::keeper::{Keeper, Kept};
-use crate::apply::{Applier, Retry};
+use crate::apply::{Applier, Retry, Stored};
 use crate::observe::cluster::{CLUSTER_KEY, Cluster};
 use crate::observe::sight::Sight;
 use crate::pool::{Broken, work};
@@ -129,10 +131,20 @@ impl ClusterLoop {
             plan.set_back,
             clock.now,
         );
+        self.keep_rewrites(|rewrites| rewrites.retain(|path, _| plan.open.contains(path)));
         let mut end = End::Done;
         for outcome in self.applier.run_profile(&plan.steps).await {
             match outcome.result {
-                Ok(()) => tracing::info!("profile written"),
+                Ok(()) => {
+                    tracing::info!("profile written");
+                    if let (
+                        Step::CreateProfile(patch) | Step::PatchProfile(patch),
+                        Some(Stored::Profile(stored)),
+                    ) = (&outcome.step, &outcome.stored)
+                    {
+                        self.keep_rewrites(|rewrites| note_stored(rewrites, patch, stored, clock.now));
+                    }
+                }
                 Err(error) => match error.retry() {
                     Retry::Stop => return End::Waiting,
                     Retry::LookAgain if matches!(end, End::Done) => end = End::LookAgain,
@@ -148,6 +160,27 @@ impl ClusterLoop {
             }
         }
         end
+    }
+
+    /// Changes what is remembered of keys that were stored otherwise. Where that is news, every pool has to say it: nothing
+    /// else may happen that would wake them.
+    fn keep_rewrites(&self, change: impl FnOnce(&mut Rewrites)) {
+        let mut rewrites = self
+            .cluster
+            .profile_rewritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = rewrites.clone();
+        change(&mut rewrites);
+        let news = *rewrites != before;
+        drop(rewrites);
+        if news {
+            for pool in self.cluster.all_pools() {
+                self.cluster
+                    .pool_queue
+                    .wake(pool.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
     }
 
     /// All pools with what the profile depends on; `None` until all of them can be seen, because a pool left out would
@@ -176,8 +209,15 @@ impl ClusterLoop {
                 }
             }
         }
+        let mut rewrites = cluster
+            .profile_rewritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        age(&mut rewrites, clock.now);
         Some(ClusterObserved {
             pools,
+            rewrites,
             profile: cluster
                 .profile
                 .read(|t| t.iter().next().map(|(_, map)| map.clone())),

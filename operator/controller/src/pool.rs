@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use vnp_plan::observed::{Observed, OperatorFacts};
 use vnp_plan::plan::{Plan, Track, TrackKind};
+use vnp_plan::scheduling::note_stored_policy;
 use vnp_plan::step::Step;
 use vnp_plan::workload::{note_stored, remember};
 
-use crate::apply::{Applier, Outcome, PoolRef, Retry};
+use crate::apply::{Applier, Outcome, PoolRef, Retry, Stored};
 use crate::drain::DrainTasks;
 use crate::observe::cluster::Cluster;
 use crate::observe::live::{self, LiveError};
@@ -319,8 +320,14 @@ impl PoolLoop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let recall = recalls.entry(seen.pool_uid().to_owned()).or_default();
-        for (step, workload) in stored {
-            note_stored(recall, seen, step, workload, now);
+        for (step, stored) in stored {
+            match (step, stored) {
+                (step, Stored::Workload(workload)) => note_stored(recall, seen, step, workload, now),
+                (Step::ApplyPolicy(apply), Stored::Policy(policy)) => {
+                    note_stored_policy(recall, seen, apply, policy, now);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod profile;
 pub mod proof;
 pub mod refuser;
+pub mod rewritten;
 pub mod room;
 pub mod scheduling;
 mod selection;

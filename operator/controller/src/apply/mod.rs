@@ -21,9 +21,10 @@ mod tests;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use vnp_crds::VirtualNodePool;
-use vnp_plan::observed::Workload;
+use vnp_plan::observed::{PolicySeen, Workload};
 use vnp_plan::plan::{Track, TrackKind};
 use vnp_plan::step::Step;
 
@@ -75,12 +76,23 @@ pub struct Outcome {
     pub step: Step,
     /// What came of it.
     pub result: Result<(), ApplyError>,
-    /// The workload as the server stored it with a patch of it.
-    pub stored: Option<Workload>,
+    /// What the server stored, of the objects that are looked at for it.
+    pub stored: Option<Stored>,
+}
+
+/// An object as the server stored it, which may be otherwise than it was written.
+#[derive(Debug)]
+pub enum Stored {
+    /// The provider's workload.
+    Workload(Workload),
+    /// A ResourcePolicy.
+    Policy(PolicySeen),
+    /// A profile.
+    Profile(Box<ConfigMap>),
 }
 
 impl Outcome {
-    fn of(track: Option<TrackKind>, step: Step, answer: Result<Option<Workload>, ApplyError>) -> Self {
+    fn of(track: Option<TrackKind>, step: Step, answer: Result<Option<Stored>, ApplyError>) -> Self {
         let (result, stored) = match answer {
             Ok(stored) => (Ok(()), stored),
             Err(error) => (Err(error), None),
@@ -172,9 +184,10 @@ impl Applier {
         outcomes
     }
 
-    async fn step(&self, pool: &PoolRef, step: &Step) -> Result<Option<Workload>, ApplyError> {
+    async fn step(&self, pool: &PoolRef, step: &Step) -> Result<Option<Stored>, ApplyError> {
         let writer = &self.writer;
-        let shown = |stored| Some(Workload::new(stored));
+        let shown = |stored| Some(Stored::Workload(Workload::new(stored)));
+        let profile = |stored| Some(Stored::Profile(Box::new(stored)));
         let written = match step {
             Step::ApplyWorkload { body, .. } => return workload::apply(writer, pool, body).await.map(shown),
             Step::PatchWorkload(patch) => {
@@ -201,9 +214,12 @@ impl Applier {
             } => nodes::uncordon(writer, node, uid, resource_version).await,
             Step::LabelNode { node, uid, pool } => nodes::label(writer, node, uid, pool.as_deref()).await,
             Step::DeleteNode { node, uid } => nodes::delete(writer, node, uid).await,
-            Step::CreateProfile(patch) => profile::create(writer, patch).await,
-            Step::PatchProfile(patch) => profile::patch(writer, patch).await,
-            Step::ApplyPolicy(apply) => policies::apply(writer, apply).await,
+            Step::CreateProfile(patch) => return profile::create(writer, patch).await.map(profile),
+            Step::PatchProfile(patch) => return profile::patch(writer, patch).await.map(profile),
+            Step::ApplyPolicy(apply) => {
+                let stored = policies::apply(writer, apply).await?;
+                return Ok(Some(Stored::Policy(PolicySeen::read(&stored))));
+            }
             Step::WriteCertificates(write) => webhook::certificates(writer, write).await,
             Step::ApplyWebhook { create, body } => webhook::apply(writer, *create, body).await,
             Step::DeleteWebhook {

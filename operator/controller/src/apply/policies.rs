@@ -1,6 +1,7 @@
 //! Writes to ResourcePolicies of the vendor's scheduler.
 
 use kube::api::{Patch, PatchParams};
+use serde_json::Value;
 use vnp_plan::observed::ObjectKey;
 use vnp_plan::scheduling::CRD_NAME;
 use vnp_plan::step::PolicyApply;
@@ -14,14 +15,14 @@ fn place(policy: &ObjectKey) -> Place {
     Place::namespaced::<RawPolicy>(CRD_NAME, &policy.namespace)
 }
 
-pub(super) async fn apply(writer: &Writer, apply: &PolicyApply) -> Result<(), ApplyError> {
+pub(super) async fn apply(writer: &Writer, apply: &PolicyApply) -> Result<Value, ApplyError> {
     let key = &apply.policy;
     let params = PatchParams {
         force: !apply.create,
         ..forced(vnp_crds::FIELD_MANAGER)
     };
     writer
-        .patch(&place(key), &key.name, &params, &Patch::Apply(&apply.body))
+        .patch_stored(&place(key), &key.name, &params, &Patch::Apply(&apply.body))
         .await
 }
 

@@ -10,6 +10,7 @@ use vnp_crds::{ProviderType, VirtualNodePool};
 use vnp_plan::observed::{Budget, Ordinal, Recall};
 use vnp_plan::placement::places;
 use vnp_plan::profile::SetBackHistory;
+use vnp_plan::rewritten::Rewrites;
 
 use super::controllers::Controllers;
 use super::heartbeat::{Heartbeats, Sign};
@@ -85,6 +86,8 @@ pub struct Cluster {
     pub recalls: Mutex<HashMap<String, Recall>>,
     /// Profile values of ours that somebody replaced.
     pub profile_set_back: Mutex<SetBackHistory>,
+    /// Profile keys that were written and stored with other values.
+    pub profile_rewritten: Mutex<Rewrites>,
     /// Wakes the pool loop, by pool name.
     pub pool_queue: Queue,
     /// Wakes the cluster loop.
@@ -146,6 +149,7 @@ impl Cluster {
             memories: Arc::default(),
             recalls: Mutex::default(),
             profile_set_back: Mutex::default(),
+            profile_rewritten: Mutex::default(),
             pool_queue,
             cluster_queue,
             edits: broadcast::Sender::new(EDITS),

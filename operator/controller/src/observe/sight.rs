@@ -96,6 +96,11 @@ impl Cluster {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         seen.recall.profile_set_back = set_back;
+        seen.recall.profile_rewritten = self
+            .profile_rewritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let warnings: Vec<Arc<Warning>> = self.warnings.read(|t| t.iter().map(|(_, w)| w.clone()).collect());
         let profiles = [seen.profile.as_deref(), seen.acs_profile.as_deref()];
         seen.profile_rejection = rejection(&warnings, profiles.into_iter().flatten());

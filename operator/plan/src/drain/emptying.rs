@@ -16,6 +16,7 @@ use crate::plan::NodeInDrain;
 use crate::proof::{Abandoned, Doubt, Empty, Expectation, LiveFacts, NeverCameUp, Shrink};
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
 use crate::target::target_of;
+use crate::workload::rewritten;
 
 /// Works on the proof that a node without pods is empty.
 pub(super) fn advance(
@@ -60,7 +61,7 @@ pub(super) fn advance(
     match proof {
         Ok(empty) => {
             entry.phase = DrainPhase::Shrinking;
-            plan.steps.push(Step::Shrink(Shrink::from(empty)));
+            shrink(scene, plan, empty);
         }
         Err(Doubt::NoHeartbeatSince) => {
             plan.settles.insert(ordinal, settle);
@@ -68,6 +69,13 @@ pub(super) fn advance(
         }
         // The settle is void: it starts anew with the next pass.
         Err(_) => plan.wake(scene.now + seconds(1)),
+    }
+}
+
+/// Lowers the count, unless that was just tried and the API server stored another one.
+fn shrink(scene: &Scene<'_>, plan: &mut DrainPlan, proof: impl Into<Shrink>) {
+    if !rewritten::held_off(&scene.seen.recall, rewritten::LOWERED) {
+        plan.steps.push(Step::Shrink(proof.into()));
     }
 }
 
@@ -228,7 +236,7 @@ pub(super) fn abandon(
     let proof = live_target(scene, live)
         .and_then(|target| Abandoned::declared(live, ordinal, &expected, &fence, target));
     match proof {
-        Ok(abandoned) => plan.steps.push(Step::Shrink(Shrink::from(abandoned))),
+        Ok(abandoned) => shrink(scene, plan, abandoned),
         Err(_) => plan.wake(scene.now + seconds(1)),
     }
     true
@@ -294,7 +302,7 @@ pub(super) fn never_came_up(
     match proof {
         Ok(never) => {
             entry.phase = DrainPhase::Shrinking;
-            plan.steps.push(Step::Shrink(Shrink::from(never)));
+            shrink(scene, plan, never);
         }
         Err(_) => plan.wake(scene.now + seconds(1)),
     }

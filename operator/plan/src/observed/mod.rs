@@ -32,6 +32,7 @@ pub use workload::{Blind, UpdateStrategy, Workload, WorkloadSeen};
 use crate::drain::audit::Trail;
 use crate::drain::memory::DrainMemory;
 use crate::proof::LiveFacts;
+use crate::rewritten::Rewrites;
 use crate::webhook::WebhookState;
 use crate::webhook::later::LaterMutators;
 use crate::webhook::vendor::VendorSeen;
@@ -214,7 +215,11 @@ pub struct Recall {
     /// The same for keys of the profile, as the cluster loop remembers them for all pools.
     pub profile_set_back: BTreeMap<String, Vec<(Timestamp, String)>>,
     /// Fields that were written and stored with another value, by field path.
-    pub rewritten: BTreeMap<String, Rewritten>,
+    pub rewritten: Rewrites,
+    /// The same of ResourcePolicies, by object.
+    pub policies_rewritten: Rewrites,
+    /// The same of keys of the profile, as the cluster loop remembers them for all pools.
+    pub profile_rewritten: Rewrites,
     /// What was wanted of each field at the last look, and whether it was in place, by field path.
     pub fields: BTreeMap<String, SeenField>,
 }

@@ -8,12 +8,13 @@ use super::gates::GateList;
 use super::originals::Originals;
 use super::parties::Parties;
 use super::place::Place;
-use super::reconcile::{LISTS, path, reconcile};
+use super::reconcile::{LISTS, path, reconcile, rewritten_path};
 use super::said::{contradiction, misspelt, said, same, same_scalar, syncs};
 use super::selectors::{self, SelectorList, pool_of};
 use super::{PoolInCluster, SetBackHistory};
 use crate::finding::{EventNote, Finding, ProfileState};
 use crate::observed::Observed;
+use crate::rewritten::{Rewrites, said as said_of};
 
 /// Why ProfileSynced is not True for this pool; nothing for a pool that does not sync.
 pub fn profile_findings(observed: &Observed) -> Vec<Finding> {
@@ -76,7 +77,7 @@ pub fn pending_profile_changes(observed: &Observed) -> Vec<String> {
     places(observed)
         .into_iter()
         .flat_map(|(place, there)| {
-            reconcile(&place, there, &parties, &SetBackHistory::new())
+            reconcile(&place, there, &parties, &SetBackHistory::new(), &Rewrites::new())
                 .changes()
                 .to_vec()
         })
@@ -194,6 +195,14 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
     let value = |key: &str| current.data.as_ref().and_then(|d| d.get(key)).map(String::as_str);
     let mut missing = Vec::new();
     let mut findings = Vec::new();
+    let rewritten = |key: &str| {
+        let rewrites = &observed.recall.profile_rewritten;
+        let entry = rewrites.get(&rewritten_path(&place.key.name, key))?;
+        Some(Finding::Stalled {
+            reason: Reason::FieldContested,
+            message: said_of(entry, &format!("ConfigMap {}", place.key), "ConfigMaps"),
+        })
+    };
     for (key, item) in &wanted.keys {
         let is = value(key);
         let known = place.knows(key, current) || taken.data.contains_key(key);
@@ -205,6 +214,7 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
             is.unwrap_or("absent"),
             item.value
         ));
+        findings.extend(rewritten(key));
         if let Some((at, manager)) = foreign_writer(current, key).filter(|_| taken.data.contains_key(key)) {
             let seen = SetBack {
                 path: path(place, key, &item.value),
@@ -229,6 +239,7 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
     }
     let gates = GateList::parse(value(profile_key::FEATURE_GATES).unwrap_or_default());
     let knows_gates = place.knows(profile_key::FEATURE_GATES, current) || !taken.gates.is_empty();
+    let before_gates = missing.len();
     for (gate, item) in wanted.gates.iter().filter(|_| knows_gates) {
         let is = gates.get(gate);
         if !is.is_some_and(|is| same_scalar(is, &item.value)) {
@@ -239,8 +250,14 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
             ));
         }
     }
+    if missing.len() > before_gates {
+        findings.extend(rewritten(profile_key::FEATURE_GATES));
+    }
     if place.knows(profile_key::SELECTORS, current) || !taken.selectors.is_empty() {
         let (lacking, contested) = selector_differences(observed, place, current, &taken);
+        if !lacking.is_empty() {
+            findings.extend(rewritten(profile_key::SELECTORS));
+        }
         missing.extend(lacking);
         findings.extend(contested);
     }

@@ -22,12 +22,14 @@ use vnp_crds::VirtualNodePool;
 
 use crate::accept::Acceptance;
 use crate::observed::Observed;
+use crate::rewritten::Rewrites;
 use crate::step::Step;
 
 pub(crate) use contest::last_write;
 pub use contest::{SetBack, SetBackHistory};
 pub use findings::{pending_profile_changes, profile_findings, released};
 pub use place::ACS_PROFILE_CONFIG_MAP;
+pub use reconcile::note_stored;
 pub(crate) use said::misspelt;
 pub use said::{Contradiction, contradiction};
 #[cfg(test)]
@@ -47,6 +49,8 @@ pub struct ClusterObserved {
     pub acs_profile: Option<Arc<ConfigMap>>,
     /// What earlier passes returned in [`ProfilePlan::set_back`]. A throttle; it may be lost.
     pub set_back: SetBackHistory,
+    /// Keys that were written and stored with other values. A throttle as well.
+    pub rewrites: Rewrites,
 }
 
 /// One pool as the cluster loop sees it.
@@ -84,6 +88,8 @@ pub struct ProfilePlan {
     pub steps: Vec<Step>,
     /// Values of ours that somebody replaced, to be added to [`ClusterObserved::set_back`] once each.
     pub set_back: Vec<SetBack>,
+    /// Of [`ClusterObserved::rewrites`], those that can be forgotten are not among these.
+    pub open: Vec<String>,
 }
 
 /// Plans the writes to the profile, the same ones whatever order the pools come in.
@@ -94,9 +100,16 @@ pub fn plan_profile(observed: &ClusterObserved) -> ProfilePlan {
         (Place::eci(), &observed.profile),
         (Place::acs(), &observed.acs_profile),
     ] {
-        let work = reconcile::reconcile(&place, there.as_deref(), &parties, &observed.set_back);
+        let work = reconcile::reconcile(
+            &place,
+            there.as_deref(),
+            &parties,
+            &observed.set_back,
+            &observed.rewrites,
+        );
         plan.steps.extend(work.step);
         plan.set_back.extend(work.set_back);
+        plan.open.extend(work.open);
     }
     plan
 }

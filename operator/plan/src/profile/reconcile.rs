@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use super::parties::{Parties, Release, Wish};
 use super::place::Place;
 use super::said::{same, same_scalar};
 use super::selectors::{SelectorList, pool_of};
+use crate::rewritten::{Rewrites, held_off, note};
 use crate::step::{ProfilePatch, Step};
 
 /// Keys that have other owners too, and are released entry by entry.
@@ -25,6 +27,8 @@ pub(super) const LISTS: [&str; 2] = [profile_key::FEATURE_GATES, profile_key::SE
 pub(super) struct Work {
     pub(super) step: Option<Step>,
     pub(super) set_back: Vec<SetBack>,
+    /// Keys that do not say what they should, whether they are written now or not.
+    pub(super) open: Vec<String>,
 }
 
 impl Work {
@@ -44,7 +48,8 @@ struct Draft<'a> {
     /// Changed keys; `None` removes.
     data: BTreeMap<String, Option<String>>,
     originals: Originals,
-    changes: Vec<String>,
+    /// Lines for people, each with its key.
+    changes: Vec<(String, String)>,
     set_back: Vec<SetBack>,
 }
 
@@ -55,6 +60,7 @@ pub(super) fn reconcile(
     there: Option<&ConfigMap>,
     parties: &Parties,
     history: &SetBackHistory,
+    rewrites: &Rewrites,
 ) -> Work {
     let absent = ConfigMap::default();
     if there.is_none() && !place.created_when_absent {
@@ -79,7 +85,11 @@ pub(super) fn reconcile(
     draft.release_keys(parties);
     draft.gates(parties);
     draft.selectors(parties, history);
-    draft.finish(there.is_some(), &originals, parties)
+    let open = draft.hold_off(rewrites);
+    Work {
+        open,
+        ..draft.finish(there.is_some(), &originals, parties)
+    }
 }
 
 impl Draft<'_> {
@@ -96,8 +106,8 @@ impl Draft<'_> {
 
     fn change(&mut self, key: &str, value: Option<String>) {
         let (before, after) = (shown(self.value(key)), shown(value.as_deref()));
-        self.changes
-            .push(format!("{} {key} {before} -> {after}", self.place.key.name));
+        let line = format!("{} {key} {before} -> {after}", self.place.key.name);
+        self.changes.push((key.to_owned(), line));
         self.data.insert(key.to_owned(), value);
     }
 
@@ -253,18 +263,30 @@ impl Draft<'_> {
             .iter()
             .filter(|name| after.get(name).is_none() && list.get(name).is_some());
         let before = self.changes.len();
-        self.changes
-            .extend(set.map(|s| format!("{place} selector {} set", s.name)));
-        self.changes
-            .extend(gone.map(|name| format!("{place} selector {name} removed")));
+        let set = set.map(|s| format!("{place} selector {} set", s.name));
+        let gone = gone.map(|name| format!("{place} selector {name} removed"));
+        let lines = set.chain(gone).map(|line| (KEY.to_owned(), line));
+        self.changes.extend(lines);
         if self.changes.len() == before {
-            self.changes.push(format!("{place} selectors put in order"));
+            self.changes
+                .push((KEY.to_owned(), format!("{place} selectors put in order")));
         }
         self.data.insert(KEY.to_owned(), text);
     }
 
-    fn finish(mut self, exists: bool, before: &Originals, parties: &Parties) -> Work {
+    /// Leaves out what was just written and stored otherwise. Gives all keys that are to be written, those too.
+    fn hold_off(&mut self, rewrites: &Rewrites) -> Vec<String> {
+        let name = &self.place.key.name;
+        let open = self.data.keys().map(|key| rewritten_path(name, key)).collect();
+        self.data
+            .retain(|key, value| !held_off(rewrites, &rewritten_path(name, key), shown(value.as_deref())));
+        self.changes.retain(|(key, _)| self.data.contains_key(key));
+        open
+    }
+
+    fn finish(self, exists: bool, before: &Originals, parties: &Parties) -> Work {
         let there = self.there;
+        let mut changes: Vec<String> = self.changes.iter().map(|(_, line)| line.clone()).collect();
         let config_map = self.place.key.clone();
         let unchanged = self.data.is_empty() && self.originals == *before;
         let unneeded = made_by_us(there) && self.originals.is_empty() && !parties.any();
@@ -283,20 +305,21 @@ impl Draft<'_> {
             Some(Step::PatchProfile(ProfilePatch {
                 config_map,
                 body,
-                changes: self.changes,
+                changes,
             }))
         } else {
-            self.changes.insert(0, format!("{} created", config_map.name));
+            changes.insert(0, format!("{} created", config_map.name));
             let body = create_body(self.place, self.data, &self.originals);
             Some(Step::CreateProfile(ProfilePatch {
                 config_map,
                 body,
-                changes: self.changes,
+                changes,
             }))
         };
         Work {
             step,
             set_back: self.set_back,
+            open: Vec::new(),
         }
     }
 
@@ -305,6 +328,30 @@ impl Draft<'_> {
         let mut kept = self.there.data.iter().flatten().map(|(key, _)| key);
         let removed = |key: &String| self.data.get(key).is_some_and(Option::is_none);
         kept.all(removed) && self.there.binary_data.as_ref().is_none_or(BTreeMap::is_empty)
+    }
+}
+
+/// What is remembered of a key that was stored otherwise goes by this.
+pub(super) fn rewritten_path(config_map: &str, key: &str) -> String {
+    format!("{config_map} {key}")
+}
+
+/// Notes of keys that were written with success what became of them.
+pub fn note_stored(rewrites: &mut Rewrites, patch: &ProfilePatch, stored: &ConfigMap, now: Timestamp) {
+    for (key, value) in patch.body["data"].as_object().into_iter().flatten() {
+        let path = rewritten_path(&patch.config_map.name, key);
+        let wanted = value.as_str();
+        let is = stored.data.as_ref().and_then(|d| d.get(key)).map(String::as_str);
+        let took = match (is, wanted) {
+            (Some(is), Some(wanted)) => same(key, is, wanted),
+            (is, wanted) => is == wanted,
+        };
+        if took {
+            rewrites.remove(&path);
+        } else {
+            let difference = format!("{key} {} -> {}", shown(is), shown(wanted));
+            note(rewrites, path, shown(wanted).to_owned(), difference, now);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::finding::{Finding, SchedulingState};
 use crate::observed::{Observed, PolicyCrd};
 use crate::plan::Part;
 
+pub use reconcile::note_stored_policy;
 pub use schema::PolicySchema;
 
 /// API group of ResourcePolicies.

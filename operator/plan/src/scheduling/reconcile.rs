@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde_json::Value;
-use vnp_crds::{EventReason, ResourcePolicy};
+use vnp_crds::{EventReason, Reason, ResourcePolicy};
 
 use super::schema::{Fitted, PolicySchema};
 use super::{desired, field, finding, minima, namespaces, warnings};
 use crate::finding::{EventNote, Finding, SchedulingState};
-use crate::observed::{ObjectKey, Observed, Policies, PolicySeen};
+use crate::observed::{ObjectKey, Observed, Policies, PolicySeen, Recall};
 use crate::plan::Part;
+use crate::rewritten::{AGAIN_AFTER, note, said};
 use crate::step::{PolicyApply, Step};
 use crate::workload::first_lost;
 
@@ -76,7 +78,25 @@ pub(super) fn reconcile(
                 }
                 Some(ours) if in_place(seen, ours, &fitted.spec) => {}
                 _ => {
-                    changes.push(format!("ResourcePolicy {key} is to be written"));
+                    let digest = desired::digest(&seen.pool, &fitted.spec);
+                    let rewrites = &seen.recall.policies_rewritten;
+                    let known = rewrites.get(&key.to_string()).filter(|r| r.wanted == digest);
+                    if let Some(rewritten) = known {
+                        let message = said(rewritten, &format!("ResourcePolicy {key}"), "ResourcePolicies");
+                        part.findings
+                            .push(finding(SchedulingState::Pending, message.clone()));
+                        part.findings.push(Finding::Stalled {
+                            reason: Reason::FieldContested,
+                            message,
+                        });
+                    } else {
+                        changes.push(format!("ResourcePolicy {key} is to be written"));
+                    }
+                    if let Some(rewritten) = known.filter(|r| !r.due) {
+                        part.wake(rewritten.tried + AGAIN_AFTER);
+                        kept.insert(key);
+                        continue;
+                    }
                     let uid = there.map(|p| p.uid.as_str());
                     part.steps.push(Step::ApplyPolicy(PolicyApply {
                         body: desired::body(&seen.pool, &key, uid, &fitted.spec),
@@ -102,6 +122,51 @@ pub(super) fn reconcile(
     part.findings.extend(pending);
     if !(may_write || seen.deleting()) {
         part.steps.clear();
+    }
+}
+
+/// Notes of a ResourcePolicy that was applied with success what became of it.
+pub fn note_stored_policy(
+    recall: &mut Recall,
+    seen: &Observed,
+    apply: &PolicyApply,
+    stored: &PolicySeen,
+    now: Timestamp,
+) {
+    let rewrites = &mut recall.policies_rewritten;
+    let key = apply.policy.to_string();
+    let wanted = &apply.body["spec"];
+    if in_place(seen, stored, wanted) {
+        rewrites.remove(&key);
+        return;
+    }
+    let difference = first_difference("spec", wanted, &stored.spec)
+        .unwrap_or_else(|| "the operator's annotation, owner or fields are missing".to_owned());
+    note(
+        rewrites,
+        key,
+        desired::digest(&seen.pool, wanted),
+        difference,
+        now,
+    );
+}
+
+/// The first value that is another one than `wanted`, with both.
+fn first_difference(path: &str, wanted: &Value, live: &Value) -> Option<String> {
+    match (wanted, live) {
+        _ if says(wanted, live) => None,
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().find_map(|(key, value)| {
+            first_difference(
+                &format!("{path}.{key}"),
+                value,
+                live.get(key).unwrap_or(&Value::Null),
+            )
+        }),
+        (Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
+            let mut pairs = wanted.iter().zip(live).enumerate();
+            pairs.find_map(|(at, (w, l))| first_difference(&format!("{path}[{at}]"), w, l))
+        }
+        _ => Some(format!("{path} {live} -> {wanted}")),
     }
 }
 

@@ -579,3 +579,42 @@ proptest! {
         }
     }
 }
+
+/// A policy of the API server changes the object on its way.
+#[test]
+fn a_policy_that_is_stored_otherwise_is_said_and_written_again_once_in_a_while() {
+    use crate::testing::after;
+    let mut seen = seen(web());
+    let part = plan(&seen);
+    let apply = applies(&part)[0].clone();
+    let took = stored(&apply);
+    let at = seen.clone();
+    note_stored_policy(&mut seen.recall, &at, &apply, &took, now());
+    assert!(seen.recall.policies_rewritten.is_empty());
+
+    let mut otherwise = took;
+    otherwise.spec["units"][0]["resource"] = json!("idc");
+    note_stored_policy(&mut seen.recall, &at, &apply, &otherwise, now());
+    seen.scheduling.policies = Some(Arc::new([(otherwise.key.clone(), Arc::new(otherwise))].into()));
+    for (seconds, again) in [(1, false), (599, false), (600, true)] {
+        seen.recall = crate::workload::remember(&seen, after(seconds));
+        let part = plan(&seen);
+        assert_eq!(!applies(&part).is_empty(), again, "after {seconds} s");
+        assert_eq!(part.wake_at.is_some(), !again);
+        let (state, message) = only(&part);
+        assert_eq!(state, SchedulingState::Pending);
+        assert!(
+            message.contains("spec.units[0].resource \"idc\" -> \"ecs\""),
+            "{message}"
+        );
+        assert!(part.findings.iter().any(|f| matches!(f, Finding::Stalled { .. })));
+    }
+    // Another wish is tried at once.
+    seen.recall = crate::workload::remember(&seen, after(1));
+    let mut pool = (*seen.pool).clone();
+    pool.spec.scheduling.as_mut().unwrap().resource_policies[0]
+        .selector
+        .insert("tier".to_owned(), "web".to_owned());
+    seen.pool = Arc::new(pool);
+    assert_eq!(applies(&plan(&seen)).len(), 1);
+}

@@ -11,9 +11,12 @@ use super::{adopt, create, env, owned, rewritten, roll};
 use crate::accept::provider_container;
 use crate::drain::installations;
 use crate::observed::{Observed, Recall, SeenField, Workload};
+use crate::rewritten::age;
 
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 const LIMIT: usize = 3;
+/// How long a ResourcePolicy is remembered that was written in vain and is not written any more.
+const POLICIES_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// The template of a workload that we created, as one field.
 pub(super) const TEMPLATE: &str = "template";
@@ -41,6 +44,10 @@ pub fn remember(observed: &Observed, now: Timestamp) -> Recall {
         let known = recall.roll_step_since.filter(|(o, _)| *o == ordinal);
         known.unwrap_or((ordinal, now))
     });
+    age(&mut recall.policies_rewritten, now);
+    recall
+        .policies_rewritten
+        .retain(|_, r| now.duration_since(r.tried) <= POLICIES_FOR);
     recall.other_fence = installations::other_fence(observed).map(|fence| {
         let known = recall.other_fence.filter(|(known, _)| known == fence);
         known.unwrap_or_else(|| (fence.to_owned(), now))

@@ -10,7 +10,7 @@ mod owned;
 mod patch;
 mod release;
 mod restore;
-mod rewritten;
+pub(crate) mod rewritten;
 mod roll;
 mod scale;
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! Writes that were answered with success and stored with other values: a policy or a webhook in the API server changes
-//! them on their way. To write the same again changes nothing, so it is done once in a while only, and said meanwhile.
+//! Writes to the StatefulSet that were answered with success and stored with other values, see [`crate::rewritten`].
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use vnp_crds::Reason;
 
 use super::change;
@@ -9,13 +8,14 @@ use super::contest::{self, contested};
 use crate::finding::{Finding, ProviderState};
 use crate::observed::{Observed, Recall, Rewritten, Workload};
 use crate::plan::Part;
+use crate::rewritten::{self, AGAIN_AFTER};
 use crate::step::{PatchPurpose, Step};
 
-/// How long after a write that did not take the next one is made: the policy may have been changed, and nothing tells.
-const AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// The count that a shrink lowers. Of the target nothing else is known that way: a count above it may be wanted for the time.
+pub(crate) const LOWERED: &str = "replicas lowered";
 
 /// The field was written, something else was stored, and it is not time to try again.
-pub(super) fn held_off(recall: &Recall, field: &str) -> bool {
+pub(crate) fn held_off(recall: &Recall, field: &str) -> bool {
     recall.rewritten.get(field).is_some_and(|r| !r.due)
 }
 
@@ -28,11 +28,27 @@ pub fn note_stored(recall: &mut Recall, observed: &Observed, step: &Step, stored
         Step::PatchWorkload(patch) => match patch.purpose {
             PatchPurpose::TakeOver => field == contest::TAKEOVER,
             PatchPurpose::Configure => field == "image" || field.starts_with("env "),
+            PatchPurpose::ScaleUp => field == contest::REPLICAS,
             _ => false,
         },
         _ => false,
     };
-    let before = std::mem::take(&mut recall.rewritten);
+    let mut before = std::mem::take(&mut recall.rewritten);
+    let lowered = before.remove_entry(LOWERED);
+    if let Step::Shrink(_) = step {
+        let count = observed.workload.there().map_or(0, |w| w.replicas());
+        let wanted = count - 1;
+        recall.rewritten.extend(lowered);
+        if stored.replicas() > wanted {
+            let difference = format!("spec.replicas {} -> {wanted}", stored.replicas());
+            let what = LOWERED.to_owned();
+            rewritten::note(&mut recall.rewritten, what, wanted.to_string(), difference, now);
+        } else {
+            recall.rewritten.remove(LOWERED);
+        }
+    } else {
+        recall.rewritten.extend(lowered);
+    }
     let fields = contest::fields(observed, stored);
     for (field, (seen, by)) in fields {
         let known = before.get(&field).filter(|r| r.wanted == seen.wanted);
@@ -64,9 +80,12 @@ pub(super) fn age(recall: &mut Recall, observed: &Observed, workload: &Workload,
     if recall.rewritten.is_empty() {
         return;
     }
+    rewritten::age(&mut recall.rewritten, now);
     let fields = contest::fields(observed, workload);
     recall.rewritten.retain(|field, r| {
-        r.due = now.duration_since(r.tried) >= AGAIN_AFTER;
+        if field == LOWERED {
+            return r.wanted.parse().is_ok_and(|wanted| workload.replicas() > wanted);
+        }
         fields
             .get(field)
             .is_some_and(|(seen, _)| !seen.in_place && seen.wanted == r.wanted)
@@ -77,6 +96,10 @@ pub(super) fn age(recall: &mut Recall, observed: &Observed, workload: &Workload,
 fn difference(observed: &Observed, stored: &Workload, field: &str) -> String {
     if field == contest::TAKEOVER {
         return "the operator's label, finalizer or annotation is missing".to_owned();
+    }
+    if field == contest::REPLICAS {
+        let wanted = crate::target::target(observed).unwrap_or_default();
+        return format!("spec.replicas {} -> {wanted}", stored.replicas());
     }
     let lines = match change::wanted(observed, stored) {
         Some(change) => change.differences(stored),
@@ -97,30 +120,11 @@ fn difference(observed: &Observed, stored: &Workload, field: &str) -> String {
 
 /// Says what does not take.
 pub(super) fn findings(observed: &Observed, part: &mut Part) {
-    for rewritten in observed.recall.rewritten.values() {
-        let Rewritten {
-            difference,
-            by,
-            since,
-            tried,
-            due,
-            ..
-        } = rewritten;
-        if !due {
-            part.wake(*tried + AGAIN_AFTER);
+    for entry in observed.recall.rewritten.values() {
+        if !entry.due {
+            part.wake(entry.tried + AGAIN_AFTER);
         }
-        let who = match by {
-            Some(manager) => format!("field manager {manager} owns what stands there"),
-            None => "a mutating admission policy or webhook for StatefulSets does that (kubectl get \
-                     mutatingwebhookconfigurations,mutatingadmissionpolicies)"
-                .to_owned(),
-        };
-        let message = format!(
-            "since {since} the API server answers writes to the StatefulSet with success and stores other values (stored -> \
-             wanted: {difference}): {who}; exempt the StatefulSet there, or ask for the stored value in the pool; it is \
-             written again every {} minutes only",
-            AGAIN_AFTER.as_mins()
-        );
+        let message = rewritten::said(entry, "StatefulSet", "StatefulSets");
         part.findings.push(Finding::Provider {
             state: ProviderState::Updating,
             message: message.clone(),
@@ -231,6 +235,31 @@ mod tests {
         set_image(&mut seen, WANTED);
         seen.recall = remember(&seen, after(602));
         assert!(seen.recall.rewritten.is_empty() && said(&seen).is_empty());
+    }
+
+    #[test]
+    fn a_raise_that_is_stored_otherwise_is_said_and_made_again_after_a_while() {
+        let mut seen = observed(pool(json!({ "replicas": 3 })), 2);
+        let raises = |seen: &Observed| {
+            let workload = seen.workload.there().cloned().unwrap();
+            crate::workload::scale::plan(seen, &workload, Some(3), true).steps
+        };
+        let step = raises(&seen).remove(0);
+        let stored = workload(2);
+        let at = seen.clone();
+        note_stored(&mut seen.recall, &at, &step, &stored, now());
+        let messages = said(&seen);
+        assert_eq!(messages.len(), 1);
+        assert!(messages[0].contains("spec.replicas 2 -> 3"), "{messages:?}");
+        for (seconds, again) in [(1, false), (599, false), (600, true)] {
+            seen.recall = remember(&seen, after(seconds));
+            assert_eq!(!raises(&seen).is_empty(), again, "after {seconds} s");
+        }
+        // Who needs a provider to have its instances deleted does not wait.
+        seen.recall = remember(&seen, after(1));
+        crate::testing::with_node(&mut seen, 2, |_| {});
+        crate::testing::bind(&mut seen, 2, vec![crate::testing::pod("a")]);
+        assert!(!raises(&seen).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use vnp_crds::EventReason;
 
 use super::contest::{self, contested};
 use super::patch::{pointer, replace, test};
-use super::stalled_by;
+use super::{rewritten, stalled_by};
 use crate::drain::break_glass;
 use crate::drain::returns::came_after;
 use crate::finding::{EventNote, Finding, ProviderState};
@@ -24,6 +24,10 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
         let message = format!("{by} keeps lowering spec.replicas of the StatefulSet below {target}");
         part.findings
             .push(stalled_by(by, &message, "let it leave spec.replicas to the pool"));
+        raised = None;
+    }
+    // A rescue is tried each time: nobody deletes the instances meanwhile.
+    if rewritten::held_off(&observed.recall, contest::REPLICAS) {
         raised = None;
     }
     let Some(wanted) = rescued.into_iter().chain(raised).max().filter(|w| *w > count) else {

@@ -480,3 +480,29 @@ fn a_machine_with_the_pool_s_label_is_not_deleted() {
     assert!(!deletes(&plan));
     assert!(held(&plan).unwrap().message.contains("not deleted"));
 }
+
+/// A policy of the API server puts the count back that a shrink lowers.
+#[test]
+fn a_shrink_that_is_stored_otherwise_is_said_and_not_made_again_at_once() {
+    let mut seen = nameless(never_ran);
+    with_others(&mut seen, Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    let is_shrink = |s: &&crate::step::Step| matches!(s, crate::step::Step::Shrink(_));
+    let shrink = plan.steps.iter().find(is_shrink).unwrap();
+    let stored = (**seen.workload.there().unwrap()).clone();
+    let at = seen.clone();
+    crate::workload::note_stored(&mut seen.recall, &at, shrink, &stored, now());
+    for (seconds, again) in [(0, false), (599, false), (600, true)] {
+        seen.recall = crate::workload::remember(&seen, after(seconds));
+        assert_eq!(!shrinks(&plan_at(&seen, 2, now())).is_empty(), again, "{seconds}");
+        let said = crate::plan(&seen, now()).findings.into_iter().any(
+            |f| matches!(f, Finding::Stalled { message, .. } if message.contains("spec.replicas 3 -> 2")),
+        );
+        assert!(said, "{seconds}");
+    }
+    // It came true, by whomever.
+    let mut raw = stored.raw.clone();
+    raw["spec"]["replicas"] = json!(2);
+    seen.workload = Workload::new(raw).into();
+    assert!(crate::workload::remember(&seen, after(601)).rewritten.is_empty());
+}

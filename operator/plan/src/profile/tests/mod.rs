@@ -21,6 +21,7 @@ struct Cluster {
     profile: Option<Value>,
     acs: Option<Value>,
     set_back: SetBackHistory,
+    rewrites: Rewrites,
 }
 
 impl Cluster {
@@ -42,6 +43,7 @@ impl Cluster {
             profile: read(&self.profile),
             acs_profile: read(&self.acs),
             set_back: self.set_back.clone(),
+            rewrites: self.rewrites.clone(),
         }
     }
 

@@ -198,6 +198,61 @@ fn a_key_that_is_set_back_three_times_is_left_to_the_other_one() {
     assert_eq!(cluster.pass(), ["eci-profile securityGroupId sg-theirs -> sg-3"]);
 }
 
+/// A policy of the API server changes the key on its way.
+#[test]
+fn a_key_that_is_stored_otherwise_is_said_and_written_again_once_in_a_while() {
+    use crate::rewritten::age;
+    use crate::testing::{after, now};
+    let mut cluster = Cluster::with(Some(template()));
+    cluster.pools = vec![acting(json!({}))];
+    let patch_of = |cluster: &Cluster| {
+        let plan = plan_profile(&cluster.observed());
+        plan.steps.into_iter().find_map(|s| match s {
+            Step::PatchProfile(patch) => Some(patch),
+            _ => None,
+        })
+    };
+    let patch = patch_of(&cluster).unwrap();
+    cluster.settle();
+    let read =
+        |cluster: &Cluster| serde_json::from_value::<ConfigMap>(cluster.profile.clone().unwrap()).unwrap();
+    let stored = read(&cluster);
+    note_stored(&mut cluster.rewrites, &patch, &stored, now());
+    assert!(cluster.rewrites.is_empty(), "it took: {:?}", cluster.rewrites);
+
+    cluster.profile.as_mut().unwrap()["data"]["securityGroupId"] = json!("sg-theirs");
+    let stored = read(&cluster);
+    note_stored(&mut cluster.rewrites, &patch, &stored, now());
+    assert_eq!(
+        cluster.rewrites.keys().collect::<Vec<_>>(),
+        ["eci-profile securityGroupId"]
+    );
+    for (seconds, again) in [(1, false), (599, false), (600, true)] {
+        age(&mut cluster.rewrites, after(seconds));
+        let plan = plan_profile(&cluster.observed());
+        assert_eq!(!plan.steps.is_empty(), again, "after {seconds} s");
+        assert_eq!(plan.open, ["eci-profile securityGroupId"]);
+    }
+    let mut seen = seen_by(&cluster, 0);
+    seen.recall.profile_rewritten = cluster.rewrites.clone();
+    let told = format!("{:?}", profile_findings(&seen));
+    assert!(
+        told.contains("FieldContested") && told.contains("securityGroupId sg-theirs -> sg-1"),
+        "{told}"
+    );
+    // In vain once more: since when stays.
+    let since = cluster.rewrites["eci-profile securityGroupId"].since;
+    let stored = read(&cluster);
+    note_stored(&mut cluster.rewrites, &patch, &stored, after(600));
+    assert_eq!(cluster.rewrites["eci-profile securityGroupId"].since, since);
+    assert_eq!(patch_of(&cluster), None);
+    // Another wish is tried at once.
+    cluster.pools = vec![acting(
+        json!({ "spec": { "network": { "securityGroupId": "sg-3" } } }),
+    )];
+    assert!(patch_of(&cluster).is_some());
+}
+
 #[test]
 fn a_profile_that_cannot_be_read_or_written_is_left_alone() {
     for overlay in [
