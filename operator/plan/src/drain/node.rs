@@ -19,6 +19,8 @@ use crate::taint_eviction::running_clock;
 
 /// How often a cordon that is gone is set again before somebody is asked.
 const RECORDONS: i32 = 3;
+/// A status is written within seconds.
+const NOTED_WITHIN_SECONDS: i64 = 60;
 /// How long a restarted provider may take before that is called a blocker.
 const RESTART_GRACE_SECONDS: i64 = 120;
 
@@ -416,7 +418,6 @@ fn reaped(
         }
         return fresh;
     }
-    entry.phase = DrainPhase::Reaping;
     if scene.workload.deleting() {
         plan.wake(scene.now + seconds(5));
         return false;
@@ -441,7 +442,23 @@ fn reaped(
         && live.holding().next().is_none()
         && let Some(pod) = pod
     {
+        // The status has to say so first: what was not noted would be done again to the provider that comes next.
+        entry.phase = DrainPhase::Reaping;
         entry.reaped_provider_uid = Some(mark.pod_uid.clone());
+        let reported = scene.reported(ordinal);
+        let noted = reported.and_then(|r| r.reaped_provider_uid.as_deref());
+        if noted != Some(mark.pod_uid.as_str()) {
+            plan.wake(scene.now + seconds(1));
+            let tried = reported.is_some_and(|r| r.phase == DrainPhase::Reaping && noted.is_none());
+            if tried
+                && entry
+                    .empty_since
+                    .is_some_and(|since| scene.now >= since + seconds(NOTED_WITHIN_SECONDS))
+            {
+                not_kept(scene, entry, plan);
+            }
+            return false;
+        }
         plan.steps.push(Step::DeleteProviderPod {
             pod: pod.key.clone(),
             uid: mark.pod_uid.clone(),
@@ -451,4 +468,13 @@ fn reaped(
         plan.wake(scene.now + seconds(1));
     }
     false
+}
+
+/// A field that the CRD does not have is dropped by the API server from each status, and the write is a success.
+fn not_kept(scene: &Scene<'_>, entry: &NodeInDrain, plan: &mut DrainPlan) {
+    let message = "the API server does not keep status.drain.nodes[].reapedProviderUid, without which the provider would be \
+                   restarted again and again; apply the CRD of this version of the operator (config/crd), or set spec.drain.reap: \
+                   None"
+        .to_owned();
+    plan.block(scene.blocker(BlockerReason::ProviderUnavailable, entry.name.clone(), 0, message));
 }

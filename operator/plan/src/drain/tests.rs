@@ -491,7 +491,36 @@ fn an_empty_node_is_reaped_before_it_is_fenced() {
     );
     look(&mut seen, 2, now(), Vec::new());
     let plan = plan_at(&seen, 2, now());
+    assert_eq!(plan.steps, [], "the status has to say so first");
+    assert_eq!(plan.nodes[0].reaped_provider_uid.as_deref(), Some("provider-2"));
+    assert!(plan.wake_at.is_some());
+    report(&mut seen, DrainPhase::Reaping, Some("provider-2"));
+    let plan = plan_at(&seen, 2, now());
     assert!(matches!(&plan.steps[..], [Step::DeleteProviderPod { uid, .. }] if uid == "provider-2"));
+    assert_eq!(plan.nodes[0].reaped_provider_uid.as_deref(), Some("provider-2"));
+}
+
+/// An older CRD does not know the field, and the API server drops it from each status.
+#[test]
+fn without_a_note_of_it_no_provider_is_restarted() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    cordon(&mut seen, 2);
+    report(&mut seen, DrainPhase::Reaping, None);
+    let mut pool = (*seen.pool).clone();
+    let drain = pool.status.as_mut().unwrap().drain.as_mut().unwrap();
+    drain.nodes[0].empty_since = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-59)));
+    seen.pool = Arc::new(pool);
+    look(&mut seen, 2, now(), Vec::new());
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!((plan.steps.len(), plan.findings.len()), (0, 0));
+    let plan = plan_at(&seen, 2, after(1));
+    assert_eq!(plan.steps, []);
+    assert!(
+        matches!(&plan.findings[..], [Finding::Blocker(b)] if b.message.contains("reapedProviderUid")),
+        "{:?}",
+        plan.findings
+    );
+    // It is tried on: the CRD may be applied at any time.
     assert_eq!(plan.nodes[0].reaped_provider_uid.as_deref(), Some("provider-2"));
 }
 
