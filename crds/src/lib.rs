@@ -14,6 +14,7 @@ mod definition;
 mod drain;
 mod events;
 mod keys;
+mod lenient;
 mod names;
 mod network;
 mod placement;

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lenient;
 use crate::{ConditionType, DeletionPolicy, ProviderType, wire_enum::wire_enum};
 
 /// What the operator observed. Counts are of objects seen, never of what was asked for.
@@ -16,7 +17,11 @@ pub struct VirtualNodePoolStatus {
     pub observed_generation: Option<i64>,
 
     /// Deletion policy in force.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::word",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub deletion_policy: Option<DeletionPolicy>,
 
     /// Accepted number of nodes.
@@ -185,6 +190,7 @@ pub struct DrainStatus {
     pub pods_blocked: i32,
 
     /// What sets the speed at the moment.
+    #[serde(deserialize_with = "lenient::limit")]
     pub limited_by: LimitedBy,
 
     /// The nodes that drain, at most 10: those under way before those whose Node only has to be removed.
@@ -194,7 +200,11 @@ pub struct DrainStatus {
 
     /// What holds the drain, sorted, at most 10.
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub blockers: Vec<Blocker>,
 }
 
@@ -235,6 +245,7 @@ pub struct DrainingNode {
     pub ordinal: i32,
 
     /// Where its drain stands.
+    #[serde(deserialize_with = "lenient::phase")]
     pub phase: DrainPhase,
 
     /// When its drain began.
