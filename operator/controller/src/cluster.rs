@@ -184,12 +184,10 @@ impl ClusterLoop {
     }
 
     /// All pools with what the profile depends on; `None` until all of them can be seen, because a pool left out would
-    /// look like one that lets go.
+    /// look like one that lets go. Of those that can't be read it is only known that they are there.
     fn observe(&self, clock: Reading) -> Option<ClusterObserved> {
         let cluster = &self.cluster;
-        if !cluster.pools.flaws().is_empty() {
-            return None;
-        }
+        let unreadable = !cluster.pools.flaws().is_empty();
         if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
             return None;
         }
@@ -200,8 +198,9 @@ impl ClusterLoop {
                 &self.operator,
                 clock,
             ) {
-                Sight::Gone => {}
-                Sight::Waiting(_) | Sight::Unreadable(_) => return None,
+                // Of one that can't be read `unreadable` tells.
+                Sight::Gone | Sight::Unreadable(_) => {}
+                Sight::Waiting(_) => return None,
                 Sight::Seen(seen) => {
                     let rolled = rolled(&seen);
                     let drained = vnp_plan::drained(&seen);
@@ -217,6 +216,7 @@ impl ClusterLoop {
         age(&mut rewrites, clock.now);
         Some(ClusterObserved {
             pools,
+            unreadable,
             rewrites,
             profile: cluster
                 .profile

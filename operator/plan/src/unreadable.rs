@@ -37,8 +37,8 @@ pub(crate) fn findings(seen: &Observed) -> Vec<Finding> {
     let other = seen.flaws.iter().find(|f| f.kind == vnp_crds::KIND);
     if let Some(flaw) = other.filter(|_| seen.pool.spec.profile().sync.is_enabled()) {
         let message = format!(
-            "VirtualNodePool {} can't be read ({}), and what it asks of the profile is not known: the profile stays as it is \
-             until that pool is corrected",
+            "VirtualNodePool {} can't be read ({}), and what it asks of the profile is not known: keys and feature gates stay \
+             as they are until that pool is corrected",
             flaw.key, flaw.error
         );
         findings.push(Finding::Profile {

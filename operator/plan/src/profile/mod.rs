@@ -38,11 +38,14 @@ pub(crate) use selectors::wanted as wanted_selectors;
 use parties::Parties;
 use place::Place;
 
-/// What the cluster loop looks at. It has to be complete: what no pool in here names is given back.
+/// What the cluster loop looks at. It has to be complete: what no pool in here names is given back, unless there are some
+/// that can't be read.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterObserved {
-    /// All pools of the cluster, in any order.
+    /// All pools of the cluster that can be read, in any order.
     pub pools: Vec<PoolInCluster>,
+    /// There are pools that can't be read: what they ask for is not known.
+    pub unreadable: bool,
     /// `kube-system/eci-profile`, `None` when absent.
     pub profile: Option<Arc<ConfigMap>>,
     /// `kube-system/acs-profile`, `None` when absent.
@@ -94,7 +97,7 @@ pub struct ProfilePlan {
 
 /// Plans the writes to the profile, the same ones whatever order the pools come in.
 pub fn plan_profile(observed: &ClusterObserved) -> ProfilePlan {
-    let parties = Parties::of(&observed.pools);
+    let parties = Parties::among(&observed.pools, observed.unreadable);
     let mut plan = ProfilePlan::default();
     for (place, there) in [
         (Place::eci(), &observed.profile),

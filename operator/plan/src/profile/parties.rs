@@ -57,8 +57,9 @@ struct Party {
     selectors: Vec<Selector>,
 }
 
-/// All pools, the oldest first.
-pub(super) struct Parties(Vec<Party>);
+/// All pools that can be read, the oldest first; and whether there are others. Keys and gates are shared, so any of them may
+/// be what one of these asks for. Entries of `selectors` bear the name of their pool.
+pub(super) struct Parties(Vec<Party>, bool);
 
 /// What is to become of a key or gate that pools name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ pub(super) enum Release {
 
 impl Parties {
     pub(super) fn of(pools: &[PoolInCluster]) -> Self {
+        Self::among(pools, false)
+    }
+
+    /// `unreadable`: there are other pools, of which nothing is known.
+    pub(super) fn among(pools: &[PoolInCluster], unreadable: bool) -> Self {
         let mut sorted: Vec<&PoolInCluster> = pools.iter().collect();
         sorted.sort_by(|a, b| seniority(&a.pool).cmp(&seniority(&b.pool)));
         let party = |entry: &&PoolInCluster| Party {
@@ -95,7 +101,7 @@ impl Parties {
             name: entry.pool.metadata.name.clone().unwrap_or_default(),
             selectors: selectors::wanted(&entry.pool),
         };
-        Self(sorted.iter().map(party).collect())
+        Self(sorted.iter().map(party).collect(), unreadable)
     }
 
     fn stay(&self) -> impl Iterator<Item = &Party> {
@@ -104,9 +110,14 @@ impl Parties {
             .filter(|p| matches!(p.role, Role::Acts | Role::Keeps))
     }
 
+    /// Nobody knows all that is asked of keys and gates: they stay as they are.
+    pub(super) fn incomplete(&self) -> bool {
+        self.1
+    }
+
     /// Some pool still has a say.
     pub(super) fn any(&self) -> bool {
-        self.stay().any(|p| p.said != Said::default())
+        self.1 || self.stay().any(|p| p.said != Said::default())
     }
 
     /// Every key that a pool which acts names.
@@ -136,7 +147,10 @@ impl Parties {
     /// The entries of that pool stay as they are. They go before anything else does when a pool goes: nothing shall bring
     /// pods to nodes that are drained.
     pub(super) fn keeps_selectors_of(&self, pool: &str) -> bool {
-        let mut named = self.0.iter().filter(|p| p.name == pool);
+        let mut named = self.0.iter().filter(|p| p.name == pool).peekable();
+        if named.peek().is_none() {
+            return self.1;
+        }
         named.any(|p| p.paused || (p.role == Role::Keeps && !p.deleting))
     }
 

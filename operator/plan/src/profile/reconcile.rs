@@ -81,9 +81,11 @@ pub(super) fn reconcile(
         changes: Vec::new(),
         set_back: Vec::new(),
     };
-    draft.write_keys(parties, history);
-    draft.release_keys(parties);
-    draft.gates(parties);
+    if !parties.incomplete() {
+        draft.write_keys(parties, history);
+        draft.release_keys(parties);
+        draft.gates(parties);
+    }
     draft.selectors(parties, history);
     let open = draft.hold_off(rewrites);
     Work {

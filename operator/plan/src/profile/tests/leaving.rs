@@ -256,3 +256,55 @@ fn a_finalizer_that_waits_for_an_unreadable_record_says_so() {
         "{told}"
     );
 }
+
+/// Its keys may be any of those that are there; its selectors bear its name.
+#[test]
+fn a_pool_that_cannot_be_read_holds_keys_and_its_own_selectors_and_nothing_else() {
+    let rules = |name: &str| {
+        json!({ "metadata": { "name": name }, "spec": { "placement": { "rules": [
+        { "name": "r", "mode": "Require", "podSelector": { "matchLabels": { "app": name } } },
+    ] } } })
+    };
+    let mut cluster = Cluster::with(Some(json!({ "securityGroupId": "sg-old", "selectors": "" })));
+    cluster.pools = vec![acting(rules("a")), acting(rules("b"))];
+    cluster.settle();
+    let names = |cluster: &Cluster| {
+        let list: Value = serde_json::from_str(cluster.data()["selectors"].as_str().unwrap()).unwrap();
+        let entries = list.as_array().unwrap().iter();
+        entries
+            .map(|e| e["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let before = cluster.data();
+    assert_eq!(
+        (before["securityGroupId"].as_str(), names(&cluster)),
+        (Some("sg-1"), vec!["a.r".to_owned(), "b.r".to_owned()])
+    );
+    // Pool b can't be read any more; pool a wants another group and another rule.
+    cluster.unreadable = true;
+    cluster.pools = vec![acting(json!({ "metadata": { "name": "a" }, "spec": {
+        "network": { "securityGroupId": "sg-2" },
+        "placement": { "rules": [{ "name": "s", "mode": "Require", "podSelector": { "matchLabels": { "app": "a" } } }] },
+    } }))];
+    cluster.settle();
+    let mut held = names(&cluster);
+    held.sort();
+    assert_eq!(
+        (cluster.data()["securityGroupId"].as_str(), held),
+        (Some("sg-1"), vec!["a.s".to_owned(), "b.r".to_owned()])
+    );
+    // Without any pool that can be read, nothing is given back.
+    cluster.pools.clear();
+    cluster.settle();
+    assert_eq!(
+        (cluster.data()["securityGroupId"].as_str(), names(&cluster).len()),
+        (Some("sg-1"), 2)
+    );
+    // It was deleted.
+    cluster.unreadable = false;
+    cluster.settle();
+    assert_eq!(
+        cluster.data(),
+        json!({ "securityGroupId": "sg-old", "selectors": "" })
+    );
+}

@@ -22,6 +22,7 @@ struct Cluster {
     acs: Option<Value>,
     set_back: SetBackHistory,
     rewrites: Rewrites,
+    unreadable: bool,
 }
 
 impl Cluster {
@@ -44,6 +45,7 @@ impl Cluster {
             acs_profile: read(&self.acs),
             set_back: self.set_back.clone(),
             rewrites: self.rewrites.clone(),
+            unreadable: self.unreadable,
         }
     }
 
