@@ -229,7 +229,7 @@ fn shown(pass: &Pass<'_>, note: &EventNote) -> bool {
         blockers
             .unwrap_or_default()
             .iter()
-            .any(|b| note.subject == format!("{} {}", b.reason, b.object))
+            .any(|b| note.subject == b.reason.as_str())
     };
     match note.reason {
         EventReason::ForceAnnounced => pass

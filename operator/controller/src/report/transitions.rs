@@ -13,10 +13,10 @@
 //!   that reason now), ForceDeleted (with Drained, when pods were deleted by force). They are told after that status was written, so a restart in between
 //!   does not repeat them.
 //!
-//! DrainBlocked is told for each blocker while it holds the drain; [`super::told`] makes one event of that. A reason that
+//! DrainBlocked is told for each reason while it holds the drain; [`super::told`] makes one event of that. A reason that
 //! the plan tells in a pass is not told from elsewhere in the same pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vnp_crds::{
     BlockerReason, ConditionType, DrainPhase, DrainingNode, EventReason, Reason, RetiredOrdinal,
@@ -48,9 +48,8 @@ pub(super) fn at_once(pass: &Pass<'_>, held_by: &[Blocker]) -> BTreeSet<EventNot
         .iter()
         .filter(|r| r.track == TrackKind::Audit)
         .map(|r| note(EventReason::ConfigWarning, "audit trail", unrecorded(&r.message)));
-    let mut all: BTreeSet<EventNote> = held_by
-        .iter()
-        .filter_map(of_blocker)
+    let mut all: BTreeSet<EventNote> = of_blockers(held_by)
+        .into_iter()
         .filter(untold)
         .chain(unrecorded)
         .collect();
@@ -92,11 +91,25 @@ fn is_true(reason: EventReason, done: &[&Step]) -> bool {
     }
 }
 
-/// The event of a blocker that holds the drain. A contested cordon has its own, which the plan tells.
-pub(super) fn of_blocker(blocker: &Blocker) -> Option<EventNote> {
-    let told_otherwise = blocker.reason == BlockerReason::CordonContested && blocker.terminal;
-    let subject = format!("{} {}", blocker.reason, blocker.object);
-    (!told_otherwise).then(|| note(EventReason::DrainBlocked, subject, blocker.to_string()))
+/// The events of the blockers that hold the drain: one for each reason, whose objects are of one kind. What is held by three
+/// hundred budgets, or by as many pods that don't go, is told once. A contested cordon has its own, which the plan tells.
+pub(super) fn of_blockers(held_by: &[Blocker]) -> Vec<EventNote> {
+    let told_otherwise = |b: &Blocker| b.reason == BlockerReason::CordonContested && b.terminal;
+    let mut by_reason: BTreeMap<BlockerReason, (&Blocker, usize)> = BTreeMap::new();
+    for blocker in held_by.iter().filter(|b| !told_otherwise(b)) {
+        by_reason.entry(blocker.reason).or_insert((blocker, 0)).1 += 1;
+    }
+    let event = |(reason, (first, count)): (BlockerReason, (&Blocker, usize))| {
+        let text = match count {
+            1 => first.to_string(),
+            _ => format!(
+                "{first}; {} more of that reason in status.drain.blockers",
+                count - 1
+            ),
+        };
+        note(EventReason::DrainBlocked, reason.to_string(), text)
+    };
+    by_reason.into_iter().map(event).collect()
 }
 
 /// What the change from one written status to the next is worth.

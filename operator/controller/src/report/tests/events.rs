@@ -14,7 +14,7 @@ use crate::report::attempts::{Attempts, RefusedWrite};
 use crate::report::seconds::api_time;
 use crate::report::situation::Pass;
 use crate::report::testing::{Story, at, blocked, draining, pool, saying, settled};
-use crate::report::transitions::{at_once, between};
+use crate::report::transitions::{at_once, between, of_blockers};
 
 /// Events of a pass: those told at once, and those of the change of status, as (reason, subject).
 fn told(story: &mut Story, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Vec<(EventReason, String)> {
@@ -310,6 +310,40 @@ fn what_holds_a_drain_is_told_with_its_reason_first() {
         notes[0].note.starts_with("BlockedByBudget shop/checkout: "),
         "{}",
         notes[0].note
+    );
+}
+
+#[test]
+fn many_objects_that_block_for_one_reason_are_one_event() {
+    let stuck = |pod: &str| {
+        let Finding::Blocker(mut blocker) = blocked(BlockerReason::StuckTerminating) else {
+            panic!()
+        };
+        pod.clone_into(&mut blocker.object);
+        Finding::Blocker(blocker)
+    };
+    let mut story = Story::of(pool(json!({})));
+    let plan = draining(
+        0,
+        [
+            stuck("shop/a"),
+            stuck("shop/b"),
+            stuck("shop/c"),
+            blocked(BlockerReason::BlockedByBudget),
+        ],
+    );
+    story.pass(&plan, 0);
+    let report = story.pass(&plan, 30);
+    let told = of_blockers(&report.held_by);
+    let subjects: Vec<&str> = told.iter().map(|n| n.subject.as_str()).collect();
+    assert_eq!(subjects, ["BlockedByBudget", "StuckTerminating"]);
+    assert!(
+        told[1].note.starts_with("StuckTerminating shop/a: ")
+            && told[1]
+                .note
+                .ends_with("; 2 more of that reason in status.drain.blockers"),
+        "{}",
+        told[1].note
     );
 }
 
