@@ -149,6 +149,8 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
     // have to be removed, nothing in here is needed again.
     let mut nodes: Vec<DrainingNode> = facts.draining.iter().take(LISTED).map(node).collect();
     nodes.sort_by_key(|node| std::cmp::Reverse(node.ordinal));
+    // Neither gone already nor held: these may be evicted now.
+    let leaving = remaining > sum(|n| n.pods_terminating).saturating_add(sum(|n| n.pods_blocked));
     Some(DrainStatus {
         // PODS-LEFT is about a drain that goes on.
         summary: if facts.draining.iter().any(|n| n.phase != DrainPhase::Aborted) || facts.draining.is_empty()
@@ -161,7 +163,7 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
         pods_remaining: remaining,
         pods_terminating: sum(|n| n.pods_terminating),
         pods_blocked: sum(|n| n.pods_blocked),
-        limited_by: limited_by(facts.limited_by, situation),
+        limited_by: limited_by(facts.limited_by, leaving, situation),
         nodes,
         blockers: listed(&situation.blockers)
             .into_iter()
@@ -178,9 +180,11 @@ fn drain(pass: &Pass<'_>, situation: &Situation) -> Option<DrainStatus> {
 }
 
 /// What sets the speed: not nothing, and no settle, where something holds the pods.
-fn limited_by(planned: Option<LimitedBy>, situation: &Situation) -> LimitedBy {
+fn limited_by(planned: Option<LimitedBy>, leaving: bool, situation: &Situation) -> LimitedBy {
     let held = matches!(situation.blockage, Blockage::Held(_));
     match planned.unwrap_or(LimitedBy::Nothing) {
+        // Beside pods that something holds, others leave as fast as they can.
+        LimitedBy::Nothing if leaving && !held => LimitedBy::Nothing,
         LimitedBy::Nothing if !situation.blockers.is_empty() => by_blockers(situation),
         LimitedBy::Settle if held => by_blockers(situation),
         planned => planned,

@@ -117,6 +117,23 @@ fn nothing_is_not_what_limits_a_drain_that_something_holds() {
             );
         }
     }
+    // Others leave at full speed beside what is held.
+    for (blocked_pods, seconds, expected) in [
+        (1, 1, LimitedBy::Nothing),
+        (3, 1, LimitedBy::Blocker),
+        (1, 30, LimitedBy::Blocker),
+    ] {
+        let mut plan = draining(0, [blocked(BlockerReason::BarePods)]);
+        plan.facts.limited_by = Some(LimitedBy::Nothing);
+        let node = &mut plan.facts.draining[0];
+        (node.pods_remaining, node.pods_terminating, node.pods_blocked) = (3, 0, blocked_pods);
+        let report = Story::of(pool(json!({}))).pass(&plan, seconds);
+        assert_eq!(
+            report.status.drain.unwrap().limited_by,
+            expected,
+            "{blocked_pods} after {seconds} s"
+        );
+    }
     let mut plan = draining(0, [blocked(BlockerReason::BarePods)]);
     plan.facts.limited_by = Some(LimitedBy::Rate);
     let report = Story::of(pool(json!({}))).pass(&plan, 1);
