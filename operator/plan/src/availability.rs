@@ -1,12 +1,11 @@
 //! Which nodes of a pool are of use now: the provider is healthy, and the scheduler sends pods there.
 
 use jiff::Timestamp;
-use serde_json::Value;
-use vnp_crds::virtual_node;
 
 use crate::drain::health::health;
 use crate::observed::{BoundPod, NodeView, Observed, Ordinal};
 use crate::room::{Refused, Taint, closed};
+use crate::taints::{Origin, origin};
 
 /// Why a node is of no use, in words; `None` for one that is.
 pub(crate) fn unavailable(
@@ -30,31 +29,12 @@ pub(crate) fn shut(seen: &Observed, node: &NodeView) -> Option<Refused> {
     })
 }
 
-/// Keys of the taint that providers put on their Node. Source: `reference/ack-virtual-nodes.md`.
-const OWN: [&str; 2] = [virtual_node::TAINT, "alibabacloud.com/eci"];
-/// The provider's variable for another one.
-const TAINT_KEY: &str = "VKUBELET_TAINT_KEY";
-
-/// Prefix of the taints of Kubernetes itself.
-const KUBERNETES: &str = "node.kubernetes.io/";
-
-/// The key that the provider is told to use.
-fn configured(seen: &Observed) -> Option<&str> {
-    let containers = seen.workload.there()?.containers();
-    let mut env = containers
-        .iter()
-        .filter_map(|c| c.get("env")?.as_array())
-        .flatten();
-    env.find(|e| e.get("name").and_then(Value::as_str) == Some(TAINT_KEY))?
-        .get("value")?
-        .as_str()
-}
-
 /// The taint of virtual nodes keeps away who did not ask for one. Those by which Kubernetes says that something is wrong with
 /// a Node keep away everybody, unless all pods that run on the pool's nodes and can run nowhere else tolerate them. One that
 /// somebody gave the Node keeps nobody away for whom it is meant: it counts when there are such pods and none tolerates it.
 fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
-    if OWN.contains(&taint.key.as_str()) || configured(seen) == Some(&taint.key) {
+    let origin = origin(seen, &taint.key);
+    if origin == Origin::Provider {
         return false;
     }
     let meant = |p: &&BoundPod| p.requires_virtual && !p.finished() && !p.daemon_set() && !p.unreadable;
@@ -64,7 +44,7 @@ fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
         .flat_map(|o| seen.pods_on(*o))
         .filter(meant)
         .peekable();
-    if taint.key.starts_with(KUBERNETES) {
+    if origin == Origin::State {
         return pods.peek().is_none() || pods.any(|p| !p.needs.tolerates(taint));
     }
     pods.peek().is_some() && !pods.any(|p| p.needs.tolerates(taint))
@@ -118,6 +98,10 @@ mod tests {
         ] {
             assert_eq!(available(change), (1, vec![format!("virtual-node-eci-0: {why}")]));
         }
+        // A cloud that is still preparing the Node keeps everybody away too.
+        let preparing = "node.cloudprovider.kubernetes.io/uninitialized";
+        let (count, why) = available(|n| n.taints = vec![taint(preparing)]);
+        assert!(count == 1 && why[0].contains(preparing), "{why:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod scheduling;
 mod selection;
 pub mod step;
 mod taint_eviction;
+mod taints;
 pub mod target;
 #[cfg(test)]
 mod testing;

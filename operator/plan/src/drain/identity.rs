@@ -10,9 +10,8 @@ use vnp_crds::{ABANDON_ANNOTATION, BlockerReason, virtual_node};
 use super::health::HEARTBEAT_LIMIT;
 use super::{DrainPlan, Scene, seconds};
 use crate::observed::{NodeTrace, NodeView, Observed, Ordinal, ProviderPod, UnclaimedNode};
+use crate::taints::of_virtual_nodes;
 
-/// Taints of virtual nodes. Source: ack-virtual-node documentation; the second is that of its first releases.
-const TAINTS: [&str; 2] = [virtual_node::TAINT, "alibabacloud.com/eci"];
 /// A provider pod that has waited for so long without a start can't be the one behind a heartbeat of now: whoever ran
 /// before it was gone before it was made.
 const IDLE: SignedDuration = SignedDuration::from_secs(2 * HEARTBEAT_LIMIT.as_secs());
@@ -64,7 +63,7 @@ fn looks_virtual(node: &NodeTrace) -> bool {
 /// The marks of a virtual node.
 fn marked<'a>(labels: &BTreeMap<String, String>, taints: &mut impl Iterator<Item = &'a str>) -> bool {
     let label = labels.get(virtual_node::LABEL);
-    label.is_some_and(|v| v == virtual_node::LABEL_VALUE) || taints.any(|key| TAINTS.contains(&key))
+    label.is_some_and(|v| v == virtual_node::LABEL_VALUE) || taints.any(of_virtual_nodes)
 }
 
 /// Whether a Node that bears the provider's name is not known to be the provider's: any machine may have that name. It takes

@@ -6,12 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 use vnp_crds::virtual_node;
 
 use crate::observed::{NodeView, Observed};
-
-/// Variable by which a provider is told another key. Source: virtual-kubelet, `cmd/virtual-kubelet/internal/commands/root`.
-const TAINT_KEY_VARIABLE: &str = "VKUBELET_TAINT_KEY";
-/// Taints that come and go with the state of a Node, and those of a cloud that is still preparing it. Source: Kubernetes
-/// documentation, "Well-Known Labels, Annotations and Taints".
-const PASSING: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
+use crate::taints::{KEY_VARIABLE, Origin, configured, origin};
 
 /// How far it fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +27,7 @@ pub(super) fn misfit(seen: &Observed) -> Option<Misfit> {
         .collect();
     let mut by_trouble: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for node in &nodes {
-        if let Some(trouble) = trouble(node) {
+        if let Some(trouble) = trouble(seen, node) {
             by_trouble.entry(trouble).or_default().push(&node.name);
         }
     }
@@ -44,10 +39,8 @@ pub(super) fn misfit(seen: &Observed) -> Option<Misfit> {
             _ => format!("{trouble} (Node {})", names.concat()),
         })
         .collect();
-    let remedy = if sets_taint_key(seen) {
-        format!(
-            "remove {TAINT_KEY_VARIABLE} from the provider's environment, or add the toleration to the pods"
-        )
+    let remedy = if configured(seen).is_some() {
+        format!("remove {KEY_VARIABLE} from the provider's environment, or add the toleration to the pods")
     } else {
         "remove it from the Node, or add what it asks for to the pods".to_owned()
     };
@@ -61,17 +54,7 @@ pub(super) fn misfit(seen: &Observed) -> Option<Misfit> {
     }
 }
 
-fn sets_taint_key(seen: &Observed) -> bool {
-    let containers = seen
-        .held_workload()
-        .map_or(&[][..], |workload| workload.containers());
-    let mut env = containers
-        .iter()
-        .flat_map(|container| container["env"].as_array().into_iter().flatten());
-    env.any(|variable| variable["name"] == TAINT_KEY_VARIABLE)
-}
-
-fn trouble(node: &NodeView) -> Option<String> {
+fn trouble(seen: &Observed, node: &NodeView) -> Option<String> {
     if node
         .labels
         .get(virtual_node::LABEL)
@@ -83,7 +66,7 @@ fn trouble(node: &NodeView) -> Option<String> {
             virtual_node::LABEL_VALUE
         ));
     }
-    let taint = node.taints.iter().find(|taint| keeps_away(taint))?;
+    let taint = node.taints.iter().find(|taint| keeps_away(seen, taint))?;
     Some(format!(
         "the taint {}={}:{} is not what pods get a toleration for, which is {}",
         taint.key,
@@ -93,10 +76,11 @@ fn trouble(node: &NodeView) -> Option<String> {
     ))
 }
 
-fn keeps_away(taint: &Taint) -> bool {
-    taint.effect != "PreferNoSchedule"
+/// What the webhook adds tolerates one key only. States of a Node pass.
+fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
+    crate::room::Taint::of(taint).is_some()
         && taint.key != virtual_node::TAINT
-        && !PASSING.iter().any(|prefix| taint.key.starts_with(prefix))
+        && origin(seen, &taint.key) != Origin::State
 }
 
 #[cfg(test)]
