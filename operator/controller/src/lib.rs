@@ -9,3 +9,4 @@ pub mod overflow;
 pub mod pool;
 pub mod report;
 pub mod runtime;
+mod unseen;

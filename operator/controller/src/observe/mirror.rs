@@ -183,6 +183,11 @@ impl<S: Shelf> Mirror<S> {
         flaws.values().cloned().collect()
     }
 
+    /// The same by UID.
+    pub fn flaws_by_uid(&self) -> BTreeMap<String, Flaw> {
+        self.flaws.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn fold(
         &self,
         fresh: &mut HashSet<String>,

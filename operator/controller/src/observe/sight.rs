@@ -1,6 +1,6 @@
 //! Puts together what one pass over a pool looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,24 @@ pub enum Sight {
     Waiting(&'static str),
     /// All of it.
     Seen(Box<Observed>),
+}
+
+/// A pool of which no pass says anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Of what kind the cause is.
+    pub subject: String,
+    /// What there is to say.
+    pub note: String,
+}
+
+fn for_good(kind: &'static str, failing: Option<(Duration, String)>) -> Option<FailingWatch> {
+    let (_, error) = failing.filter(|(since, _)| *since >= FAILS_FOR_GOOD)?;
+    Some(FailingWatch { kind, error })
 }
 
 impl Cluster {
@@ -157,9 +175,30 @@ impl Cluster {
 
     /// The watches of this pool's caches that have failed for long. What the caches show may be out of date.
     fn failing(&self, pool: &VirtualNodePool) -> Vec<FailingWatch> {
-        let workloads = pool.spec.provider.namespace.as_ref();
-        let workloads = workloads.and_then(|n| self.workloads.get(n));
-        let all = [
+        let namespace = pool.spec.provider.namespace.as_ref();
+        let workloads = namespace.and_then(|n| self.workloads.get(n));
+        let all = self.shared_watches().into_iter();
+        let all = all.chain(workloads.map(|m| ("StatefulSet", m.failing())));
+        all.filter_map(|(kind, failing)| for_good(kind, failing))
+            .collect()
+    }
+
+    /// Names of all watches that have failed for long.
+    pub fn failing_watches(&self) -> BTreeSet<String> {
+        let shared = self.shared_watches().into_iter();
+        let shared = shared.map(|(kind, failing)| (kind.to_owned(), failing));
+        let of_namespaces = self.workloads.iter();
+        let of_namespaces = of_namespaces.map(|(n, m)| (format!("StatefulSet of {n}"), m.failing()));
+        let long = |(name, failing): (String, Option<(Duration, String)>)| {
+            failing
+                .filter(|(since, _)| *since >= FAILS_FOR_GOOD)
+                .map(|_| name)
+        };
+        shared.chain(of_namespaces).filter_map(long).collect()
+    }
+
+    fn shared_watches(&self) -> [(&'static str, Option<(Duration, String)>); 9] {
+        [
             (self.pools.kind(), self.pools.failing()),
             (self.nodes.kind(), self.nodes.failing()),
             (self.leases.kind(), self.leases.failing()),
@@ -169,13 +208,40 @@ impl Cluster {
             (self.copies.kind(), self.copies.failing()),
             (self.profile.kind(), self.profile.failing()),
             (self.acs_profile.kind(), self.acs_profile.failing()),
-            ("StatefulSet", workloads.and_then(|m| m.failing())),
-        ];
-        let long = |(kind, failing): (&'static str, Option<(Duration, String)>)| {
-            let (_, error) = failing.filter(|(since, _)| *since >= FAILS_FOR_GOOD)?;
-            Some(FailingWatch { kind, error })
-        };
-        all.into_iter().filter_map(long).collect()
+        ]
+    }
+
+    /// Pools of which no pass says anything, with what there is to say.
+    pub fn unseen(&self) -> Vec<Unseen> {
+        let flaws = self.pools.flaws_by_uid();
+        let unreadable = flaws.iter().map(|(uid, flaw)| Unseen {
+            name: flaw.key.clone(),
+            uid: uid.clone(),
+            subject: "unreadable".to_owned(),
+            note: format!(
+                "this version of the operator can't read this pool ({}), so it does nothing for it: its drain stands still, its \
+                 cordons and providers stay; correct the value, or run the version that knows it",
+                flaw.error
+            ),
+        });
+        let pools = self.all_pools();
+        let readable = pools
+            .iter()
+            .filter(|p| flaws.values().all(|f| Some(&f.key) != p.metadata.name.as_ref()));
+        let blind = readable.filter_map(|pool| {
+            let missing = self.missing(pool)?;
+            let FailingWatch { kind, error } = self.failing(pool).into_iter().next()?;
+            Some(Unseen {
+                name: pool.metadata.name.clone()?,
+                uid: pool.metadata.uid.clone()?,
+                subject: "blind".to_owned(),
+                note: format!(
+                    "nothing is done for this pool, because its {missing} are not known: the watch of {kind} objects fails \
+                     ({error}); grant what config/rbac grants, and look at the API server"
+                ),
+            })
+        });
+        unreadable.chain(blind).collect()
     }
 
     fn copy(&self, prefix: &str, pool_uid: &str) -> Option<SavedCopy> {

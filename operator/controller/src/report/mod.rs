@@ -9,6 +9,7 @@ mod conditions;
 mod drain_words;
 mod quiet;
 mod ready;
+mod rivalry;
 mod seconds;
 mod situation;
 mod status;
@@ -27,6 +28,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use vnp_crds::{DrainingNode, EventReason, VirtualNodePool};
 use vnp_plan::finding::EventNote;
@@ -38,12 +40,14 @@ pub use write::ReportError;
 
 use attempts::Attempts;
 use quiet::{Verdict, verdict};
+use rivalry::Rivalry;
 use situation::{Pass, Standstill};
 use status::Report;
 use told::{News, Told};
 use write::{Writer, Written};
 
 use crate::apply::Outcome;
+use crate::observe::sight::Unseen;
 use crate::runtime::lease::Claim;
 use crate::runtime::metrics::Metrics;
 
@@ -55,6 +59,8 @@ pub struct Reporter {
     writer: Writer,
     metrics: Metrics,
     pools: Mutex<BTreeMap<String, Memory>>,
+    /// What was told of pools that no pass reports on, by UID.
+    unseen: Mutex<BTreeMap<String, Told>>,
 }
 
 /// What is remembered of one pool. Lost at a restart: then a number is written earlier or a stall is told later.
@@ -65,6 +71,7 @@ struct Memory {
     done_at: Option<Timestamp>,
     last_write: Option<Timestamp>,
     resource_version: Option<String>,
+    rivalry: Rivalry,
 }
 
 impl Reporter {
@@ -75,6 +82,7 @@ impl Reporter {
             writer: Writer::new(client, claim, instance),
             metrics,
             pools: Mutex::default(),
+            unseen: Mutex::default(),
         }
     }
 
@@ -125,7 +133,9 @@ impl Reporter {
         let notes = self.with(uid, |memory| {
             memory.standstill.clone_from(&report.standstill);
             memory.done_at = report.done_at;
-            let worth = transitions::at_once(&pass, &report.held_by);
+            let mut worth = transitions::at_once(&pass, &report.held_by);
+            memory.rivalry.look(pass.previous(), now);
+            worth.extend(memory.rivalry.said());
             let lost = |n: &&EventNote| n.reason == EventReason::RaceLost && !memory.told.owes(n);
             let lost: Vec<EventNote> = worth.iter().filter(lost).cloned().collect();
             let notes = memory.told.fresh(worth, |note| shown(&pass, note), now);
@@ -138,6 +148,45 @@ impl Reporter {
         let verdict = verdict(pass.previous(), &report.status, last_write, now);
         let ((), wake_at) = futures::join!(self.tell(observed, notes), self.write(&pass, &report, verdict));
         Ok(wake_at?.into_iter().chain(report.wake_at).min())
+    }
+
+    /// Tells of pools that no pass reports on. Each thing once, as long as it lasts.
+    pub async fn unseen(&self, unseen: Vec<Unseen>, now: Timestamp) {
+        let mut news = Vec::new();
+        {
+            let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|uid, _| unseen.iter().any(|u| u.uid == *uid));
+            for Unseen {
+                name,
+                uid,
+                subject,
+                note,
+            } in unseen
+            {
+                let pool = ObjectReference {
+                    api_version: Some(vnp_crds::API_VERSION.to_owned()),
+                    kind: Some(vnp_crds::KIND.to_owned()),
+                    name: Some(name),
+                    uid: Some(uid.clone()),
+                    ..ObjectReference::default()
+                };
+                let note = EventNote {
+                    reason: EventReason::ConfigWarning,
+                    subject,
+                    note,
+                };
+                let fresh = all.entry(uid).or_default().fresh([note], |_| false, now);
+                news.extend(fresh.into_iter().map(|n| (pool.clone(), n)));
+            }
+        }
+        for (pool, news) in news {
+            let told = self.writer.event_of(pool.clone(), &news).await;
+            self.metrics.wrote("event", if told { "ok" } else { "failed" });
+            if !told && let Some(uid) = pool.uid {
+                let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(uid).or_default().failed(news);
+            }
+        }
     }
 
     /// Forgets a pool that is gone.
@@ -161,12 +210,17 @@ impl Reporter {
             Verdict::Write => {}
         }
         let observed = pass.observed;
+        let (rival, last) = self.with(observed.pool_uid(), |m| (m.rivalry.found(), m.last_write));
+        if let Some(due) = last.and_then(|at| rivalry::due(at, pass.now)).filter(|_| rival) {
+            return Ok(Some(due));
+        }
         let written = self.writer.status(&observed.pool, &report.status).await;
         self.metrics.wrote("status", result_word(&written));
         match written? {
             Written::Yes(resource_version) => {
                 let notes = self.with(observed.pool_uid(), |memory| {
                     memory.last_write = Some(pass.now);
+                    memory.rivalry.wrote(&report.status);
                     memory.resource_version = resource_version;
                     memory
                         .told

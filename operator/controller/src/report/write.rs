@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective};
@@ -121,6 +122,11 @@ impl Writer {
 
     /// Tells an event about the pool. False when it could not be told, which stops nothing.
     pub(super) async fn event(&self, pool: &VirtualNodePool, news: &News) -> bool {
+        self.event_of(pool.object_ref(&()), news).await
+    }
+
+    /// The same about a pool of which no more is known than this.
+    pub(super) async fn event_of(&self, pool: ObjectReference, news: &News) -> bool {
         if self.claim.check().is_err() {
             return false;
         }
@@ -148,10 +154,10 @@ impl Writer {
     }
 }
 
-fn event(pool: &VirtualNodePool, news: &News, instance: &str) -> Event {
+fn event(pool: ObjectReference, news: &News, instance: &str) -> Event {
     let note = &news.note;
-    let name = pool.metadata.name.as_deref().unwrap_or_default();
-    let uid = pool.metadata.uid.as_deref().unwrap_or_default();
+    let name = pool.name.as_deref().unwrap_or_default();
+    let uid = pool.uid.as_deref().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
             name: Some(event_name(name, uid, news)),
@@ -171,7 +177,7 @@ fn event(pool: &VirtualNodePool, news: &News, instance: &str) -> Event {
         // The API asks for an action; what happened is the reason already.
         action: Some(note.reason.to_string()),
         note: Some(cut(note.note.clone(), NOTE_LIMIT)),
-        regarding: Some(pool.object_ref(&())),
+        regarding: Some(pool),
         reporting_controller: Some(vnp_crds::FIELD_MANAGER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         ..Event::default()
@@ -223,7 +229,7 @@ mod tests {
             note,
             at: Timestamp::UNIX_EPOCH,
         };
-        let event = event(&pool(json!({})), &news, "operator-0");
+        let event = event(pool(json!({})).object_ref(&()), &news, "operator-0");
         assert!(event.note.as_ref().unwrap().len() <= 1024);
         assert_eq!(event.type_.as_deref(), Some("Warning"));
         assert_eq!(

@@ -227,6 +227,7 @@ impl Loops {
         let mut running = JoinSet::new();
         running.spawn(pools.clone().run(stopped.clone()));
         running.spawn(pools.clone().withdraw_on_edit(stopped.clone()));
+        running.spawn(pools.clone().tell_the_unseen(stopped.clone()));
         running.spawn(all.run(stopped.clone()));
         if let Some(webhook) = webhook {
             let prober = webhook.prober(&cluster, &operator.clients.ordinary, metrics);

@@ -266,3 +266,44 @@ async fn a_pool_that_was_let_go_is_not_written_to() {
     assert_eq!(wake, None);
     assert!(bench.calls.lock().unwrap().is_empty());
 }
+
+/// Another installation reports on the same pool.
+#[tokio::test]
+async fn a_status_that_somebody_else_rewrites_is_written_seldom() {
+    let bench = fine();
+    let theirs = json!({"nodes": 7});
+    let mut writes = Vec::new();
+    let mut told = Vec::new();
+    for second in 0..400 {
+        let calls = bench.pass(&theirs, "105", &settled(), second).await;
+        told.extend(events(&calls).into_iter().map(str::to_owned));
+        if calls.iter().any(|c| c.0 == Method::PATCH) {
+            writes.push(second);
+        }
+    }
+    assert_eq!(writes, [0, 1, 2, 122, 242, 362]);
+    assert_eq!(told, ["ConfigWarning"]);
+}
+
+#[tokio::test]
+async fn a_pool_that_no_pass_reports_on_is_told_of_once() {
+    let bench = fine();
+    let unseen = |uid: &str| crate::observe::sight::Unseen {
+        name: "burst".to_owned(),
+        uid: uid.to_owned(),
+        subject: "unreadable".to_owned(),
+        note: "it can't be read".to_owned(),
+    };
+    for second in 0..100 {
+        bench.reporter.unseen(vec![unseen("u-1")], at(second)).await;
+    }
+    let calls = std::mem::take(&mut *bench.calls.lock().unwrap());
+    assert_eq!(events(&calls), ["ConfigWarning"]);
+    assert_eq!(calls[0].2["regarding"]["uid"], "u-1");
+    // What was not taken is told again.
+    let refusing = Bench::new(StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR);
+    for second in 0..3 {
+        refusing.reporter.unseen(vec![unseen("u-1")], at(second)).await;
+    }
+    assert_eq!(refusing.calls.lock().unwrap().len(), 3);
+}
