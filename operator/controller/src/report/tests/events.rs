@@ -81,6 +81,39 @@ fn a_drain_that_goes_through_tells_start_empty_and_end_once_each() {
     assert_eq!(reasons(&mut story, &done, 41), []);
 }
 
+/// That nothing of the ordinal is left any more is noted in its entry, and is no second drain.
+#[test]
+fn an_emptied_ordinal_is_told_once_though_its_entry_changes() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    let mut plan = draining(10, []);
+    reasons(&mut story, &plan, 10);
+    plan.facts.draining[0].phase = DrainPhase::Removing;
+    retired(&mut plan, 30, false);
+    assert_eq!(reasons(&mut story, &plan, 30), [EventReason::Drained]);
+    for seconds in [40, 50] {
+        plan.facts.retired[0].gone_time = Some(api_time(at(seconds)));
+        assert_eq!(reasons(&mut story, &plan, seconds), []);
+    }
+    plan.facts.retired[0].gone_time = None;
+    assert_eq!(reasons(&mut story, &plan, 60), []);
+}
+
+/// Only a cordon that somebody takes away again and again has an event of its own.
+#[test]
+fn a_node_that_another_installation_drains_too_is_told_as_blocked() {
+    let mut story = Story::of(pool(json!({})));
+    let plan = draining(0, [blocked(BlockerReason::CordonContested)]);
+    story.pass(&plan, 0);
+    let report = story.pass(&plan, 30);
+    let notes = of_blockers(&report.held_by);
+    assert_eq!(notes.len(), 1);
+    assert_eq!(
+        (notes[0].reason, notes[0].subject.as_str()),
+        (EventReason::DrainBlocked, "CordonContested")
+    );
+}
+
 #[test]
 fn a_drain_that_is_called_off_tells_that_its_node_stays() {
     let mut story = Story::of(pool(json!({})));

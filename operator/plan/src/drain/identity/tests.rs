@@ -506,3 +506,31 @@ fn a_shrink_that_is_stored_otherwise_is_said_and_not_made_again_at_once() {
     seen.workload = Workload::new(raw).into();
     assert!(crate::workload::remember(&seen, after(601)).rewritten.is_empty());
 }
+
+/// It may be anybody's: nothing on it says that it is a virtual one, and nothing that it is not.
+#[test]
+fn a_node_that_cannot_be_read_and_holds_pods_holds_what_may_be_its_provider() {
+    let unreadable = |pods| {
+        let mut node = other("x", pods);
+        node.node.labels.clear();
+        node.node.ready = false;
+        node.node.beat = None;
+        node.node.unreadable = true;
+        node
+    };
+    let seen = nameless(never_ran);
+    assert!(unclaimed(&seen, &unreadable(1).node));
+    assert!(!elsewhere(&seen, 2, &unreadable(1).node, now()));
+    for (pods, holds) in [(1, true), (0, false)] {
+        let mut seen = nameless(never_ran);
+        with_others(&mut seen, vec![unreadable(pods)]);
+        assert_eq!(shrinks(&plan_at(&seen, 2, now())).is_empty(), holds, "{pods}");
+    }
+    // Of one that bears the provider's name it is not known that it is another machine's.
+    let mut own = observed(pool(json!({ "replicas": 2 })), 3);
+    crate::testing::with_node(&mut own, 2, |n| {
+        n.labels.clear();
+        n.unreadable = true;
+    });
+    assert!(!foreign(&own.nodes[&2], None));
+}

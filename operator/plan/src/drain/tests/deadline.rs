@@ -429,3 +429,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_drain_that_was_given_up_stays_so_while_its_workload_cannot_be_seen() {
+    use crate::observed::{Blind, WorkloadSeen};
+    let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": "Abort" }));
+    pass(&mut seen, 2, now());
+    assert_eq!(
+        phases(&pass(&mut seen, 2, after(100))),
+        [(2, DrainPhase::Aborted)]
+    );
+    let workload = std::mem::replace(&mut seen.workload, WorkloadSeen::Unknown(Blind::NotWatched));
+    let unseen = crate::drain::as_reported(&seen, after(101));
+    assert_eq!(phases(&unseen), [(2, DrainPhase::Aborted)]);
+    assert_eq!(
+        (unseen.nodes[0].last_progress, unseen.steps.len()),
+        (after(100), 0)
+    );
+    // What is seen again is as it was left.
+    seen.workload = workload;
+    assert_eq!(
+        phases(&pass(&mut seen, 2, after(102))),
+        [(2, DrainPhase::Aborted)]
+    );
+}
