@@ -3,6 +3,7 @@
 // Test support around the test functions, where a panic is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -12,7 +13,8 @@ use serde_json::Value;
 use vnp_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use vnp_e2e::scenario::eventually;
 use vnp_fake_api_server::FakeApiServer;
-use vnp_fake_api_server::conformance::{Answer, script};
+use vnp_fake_api_server::conformance::{Answer, Stories, script, stateful_sets};
+use vnp_fake_api_server::stateful_sets::StatefulSets;
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config");
 const SOON: Duration = Duration::from_secs(30);
@@ -66,8 +68,8 @@ fn differences(path: &str, real: &Value, fake: &Value, out: &mut Vec<String>) {
 async fn the_fake_api_server_answers_as_the_real_one_does() -> Result<()> {
     let sample = std::fs::read_to_string(format!("{CONFIG}/samples/minimal.yaml"))?;
     let pool: Value = serde_saphyr::from_str(&sample)?;
-    let (_control_plane, client) = real().await?;
-    let real: Vec<Answer> = script(client, &pool).await;
+    let (mut control_plane, client) = real().await?;
+    let real: Vec<Answer> = script(client.clone(), &pool).await;
     let fake = script(FakeApiServer::new().client("script"), &pool).await;
     ensure!(
         real.len() == fake.len() && real.len() > 150,
@@ -91,6 +93,42 @@ async fn the_fake_api_server_answers_as_the_real_one_does() -> Result<()> {
         report.is_empty(),
         "{count} of {} answers differ:\n{}",
         real.len(),
+        report.join("\n")
+    );
+    // The script is over, and controllers disturb it no more.
+    control_plane
+        .start_controllers(&ControlPlaneOptions::default())
+        .await?;
+    the_stateful_set_controller_does_as_the_real_one_does(&client).await
+}
+
+/// The controller that the proofs' worlds use, against kube-controller-manager.
+async fn the_stateful_set_controller_does_as_the_real_one_does(real: &Client) -> Result<()> {
+    let server = FakeApiServer::new();
+    let controller = Mutex::new(StatefulSets::default());
+    let work = || {
+        let (actor, mut seen) = (server.actor("statefulset-controller"), 0);
+        while server.version() != seen {
+            seen = server.version();
+            controller.lock().unwrap().control(&actor);
+        }
+    };
+    let fake = stateful_sets(&server.client("script"), work, &Stories::new()).await;
+    let real = stateful_sets(real, || {}, &fake).await;
+    let mut report = Vec::new();
+    for (story, real) in &real {
+        let first = real.iter().zip(&fake[story]).find(|(real, fake)| real != fake);
+        if let Some((real, fake)) = first {
+            report.push(format!(
+                "{story}: {}\n  real {:#?}\n  fake {:#?}",
+                real.step, real, fake
+            ));
+        }
+    }
+    ensure!(real.values().flatten().count() > 60, "too few steps");
+    ensure!(
+        report.is_empty(),
+        "StatefulSets go other ways:\n{}",
         report.join("\n")
     );
     Ok(())

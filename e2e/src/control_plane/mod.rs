@@ -111,12 +111,20 @@ impl ControlPlane {
             return Ok(control_plane);
         }
 
-        let controller_manager = control_plane.controller_manager(options)?;
-        control_plane.spawn("kube-controller-manager", controller_manager)?;
-        let scheduler = control_plane.scheduler()?;
-        control_plane.spawn("kube-scheduler", scheduler)?;
-        control_plane.wait_for_controllers().await?;
+        control_plane.start_controllers(options).await?;
         Ok(control_plane)
+    }
+
+    /// Starts kube-controller-manager and kube-scheduler, for a control plane that was started without.
+    ///
+    /// # Errors
+    /// When one of them ends by itself or does not work within a minute.
+    pub async fn start_controllers(&mut self, options: &ControlPlaneOptions) -> Result<()> {
+        let controller_manager = self.controller_manager(options)?;
+        self.spawn("kube-controller-manager", controller_manager)?;
+        let scheduler = self.scheduler()?;
+        self.spawn("kube-scheduler", scheduler)?;
+        self.wait_for_controllers().await
     }
 
     /// A client of its own for the calling runtime, as cluster admin.

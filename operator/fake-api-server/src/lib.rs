@@ -71,6 +71,7 @@ mod select;
 mod serve;
 mod server;
 mod shape;
+pub mod stateful_sets;
 mod store;
 mod tidy;
 mod watch;

@@ -4,6 +4,7 @@
 //! The real control plane must run without controllers, or these change objects between two calls.
 
 mod script;
+mod stateful_sets;
 mod told;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 pub use script::script;
+pub use stateful_sets::{Seen, Stories, stateful_sets};
 
 /// One call and what came back, without what differs from run to run.
 #[derive(Clone, Debug, PartialEq)]
