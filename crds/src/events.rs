@@ -27,7 +27,7 @@ wire_enum! {
         ForceAnnounced,
         /// How many pods of a node were deleted in spite of their budgets.
         ForceDeleted,
-        /// Somebody else lowered the workload under running pods.
+        /// Somebody else lowered the workload under running pods, or raised it above the target.
         ForeignScale,
         /// A pod landed on a node that was just removed.
         RaceLost,

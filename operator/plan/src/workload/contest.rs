@@ -52,10 +52,7 @@ pub fn remember(observed: &Observed, now: Timestamp) -> Recall {
         let known = recall.other_fence.filter(|(known, _)| known == fence);
         known.unwrap_or_else(|| (fence.to_owned(), now))
     });
-    let Some(workload) = observed
-        .held_workload()
-        .filter(|w| !w.deleting() && !observed.deleting())
-    else {
+    let Some(workload) = observed.held_workload().filter(|w| !w.deleting()) else {
         recall.fields.clear();
         recall.set_back.clear();
         recall.rewritten.clear();

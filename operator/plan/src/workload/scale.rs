@@ -19,6 +19,7 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
     let mut part = Part::default();
     let count = workload.replicas();
     let rescued = rescue(observed, workload, &mut part);
+    part.findings.extend(raised_by_others(observed, workload, target));
     let mut raised = target.filter(|t| accepted && *t > count);
     if let (Some(target), Some(by)) = (raised, contested(&observed.recall, contest::REPLICAS)) {
         let message = format!("{by} keeps lowering spec.replicas of the StatefulSet below {target}");
@@ -54,6 +55,27 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
         }));
     }
     part
+}
+
+/// Whoever raised the count above the target since the status was written. Its nodes are drained like those of a lower
+/// target, and only the count's field manager tells the two apart.
+fn raised_by_others(observed: &Observed, workload: &Workload, target: Option<i32>) -> Option<Finding> {
+    let (count, target) = (workload.replicas(), target?);
+    let by = workload
+        .replicas_manager()
+        .filter(|m| *m != vnp_crds::FIELD_MANAGER)?;
+    let before = observed.pool.status.as_ref()?.provider.as_ref()?.replicas?;
+    (count > target && count > before).then(|| {
+        Finding::Event(EventNote {
+            reason: EventReason::ForeignScale,
+            subject: format!("{} {before} {count} {}", workload.name(), workload.resource_version()),
+            note: format!(
+                "{by} raised StatefulSet {} from {before} to {count} replicas, and the pool wants {target}: the nodes above \
+                 are drained; change spec.replicas of the pool instead",
+                workload.name()
+            ),
+        })
+    })
 }
 
 /// The patch tests UID and old count only: a change of anything else must not delay it.
@@ -232,6 +254,40 @@ mod tests {
             let part = look(&seen, Some(target), false);
             assert_eq!(raised(&part), Some(2), "{target}");
             assert_eq!(events(&part), [EventReason::ForeignScale]);
+        }
+    }
+
+    #[test]
+    fn who_raised_the_count_is_named_once() {
+        let notes = |manager: &str, before: i32, target: i32| {
+            let mut pool = pool(json!({}));
+            pool.status = Some(
+                serde_json::from_value(json!({ "provider": { "type": "StatefulSet", "replicas": before } }))
+                    .unwrap(),
+            );
+            let mut seen = observed(pool, 4);
+            let mut raw = seen.workload.there().unwrap().raw.clone();
+            raw["metadata"]["managedFields"] = json!([{
+                "manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z",
+                "fieldsV1": { "f:spec": { "f:replicas": {} } },
+            }]);
+            seen.workload = Workload::new(raw).into();
+            let findings = look(&seen, Some(target), true).findings;
+            let notes = findings.into_iter().filter_map(|f| match f {
+                Finding::Event(e) if e.reason == EventReason::ForeignScale => Some(e.note),
+                _ => None,
+            });
+            notes.collect::<Vec<_>>()
+        };
+        let told = "keda raised StatefulSet virtual-node-eci from 2 to 4 replicas, and the pool wants 2: the nodes above are \
+                    drained; change spec.replicas of the pool instead";
+        assert_eq!(notes("keda", 2, 2), [told]);
+        // The status knows of it, the pool wants it, or it was us.
+        for (manager, before, target) in [("keda", 4, 2), ("keda", 2, 4), (vnp_crds::FIELD_MANAGER, 2, 2)] {
+            assert!(
+                notes(manager, before, target).is_empty(),
+                "{manager} {before} {target}"
+            );
         }
     }
 
