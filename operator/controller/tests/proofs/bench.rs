@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 use vnp_fake_api_server::Entry;
 
 use crate::cluster::{Cluster, name, number, text};
+use crate::safety::{FOREIGN, THEIRS};
 use crate::world::{Application, World};
 use crate::{end_state, safety};
 
@@ -53,8 +54,12 @@ impl Bench {
         cluster.create(
             "configmaps",
             json!({
-                "metadata": {"namespace": "kube-system", "name": "eci-profile", "annotations": {safety::FOREIGN.0: safety::FOREIGN.1}},
-                "data": {"vSwitchIds": "vsw-old", "featureGates": "WaitForFirstConsumer=true", "selectors": "[]"},
+                "metadata": {"namespace": "kube-system", "name": "eci-profile", "annotations": {FOREIGN: "as it is"},
+                             "labels": {FOREIGN: "theirs"}, "finalizers": [FOREIGN]},
+                "data": {
+                    "vSwitchIds": "vsw-old", "featureGates": "WaitForFirstConsumer=true", THEIRS: "as it is",
+                    "selectors": json!([{"name": THEIRS, "objectSelector": {"matchLabels": {"app": "theirs"}}}]).to_string(),
+                },
             }),
         );
         for (application, pods, max_unavailable) in [("web", 6, 2), ("db", 2, 1)] {
@@ -135,6 +140,39 @@ impl Bench {
             && annotations.is_some_and(|a| a[vnp_crds::SHRINKING_ANNOTATION].is_null())
     }
 
+    /// Every node of the pool is gone, and the pool is Ready so.
+    pub(crate) fn without_nodes(&self) -> bool {
+        let pool = self.pool();
+        condition(&pool, "Ready") == "True"
+            && number(&pool, "/status/nodes") == 0
+            && self.cluster.list("nodes").is_empty()
+    }
+
+    /// The provider was there before the pool, which adopts it.
+    pub(crate) fn adopt(&self) {
+        let env = |name: &str, value: &str| json!({"name": name, "value": value});
+        self.cluster.create(
+            "statefulsets.apps",
+            json!({
+                "metadata": {"namespace": "kube-system", "name": PROVIDER},
+                "spec": {
+                    "replicas": 2, "serviceName": "", "selector": {"matchLabels": {"app": PROVIDER}},
+                    "template": {
+                        "metadata": {"labels": {"app": PROVIDER}},
+                        "spec": {"containers": [{
+                            "name": "provider", "image": "registry.example/virtual-nodes-eci:v0",
+                            "env": [
+                                env("ECI_REGION", "cn-hangzhou"), env("THEIRS", "as it is"), env("ECI_VSWITCH", "vsw-old, vsw-a"),
+                                env("ECI_VPC", "vpc-old"),
+                            ],
+                        }]},
+                    },
+                },
+            }),
+        );
+        self.edit(json!({"provider": {"management": "Adopt", "image": null}}));
+    }
+
     /// The pool, null when it is gone.
     pub(crate) fn pool(&self) -> Value {
         let pool = self.cluster.get("virtualnodepools.virtualnodes.dev", "", POOL);
@@ -149,6 +187,17 @@ impl Bench {
             POOL,
             json!({ "spec": spec }),
         );
+    }
+
+    /// Cordons a node as a person does, or takes that back: not what the operator cordoned.
+    pub(crate) fn cordon(&self, ordinal: i64, cordoned: bool) {
+        let node = format!("{PROVIDER}-{ordinal}");
+        let there = self.cluster.get("nodes", "", &node);
+        if there.is_some_and(|n| cordoned || safety::cordoned_by_others(&n)) {
+            let value = if cordoned { json!(true) } else { Value::Null };
+            self.cluster
+                .patch("nodes", "", &node, json!({"spec": {"unschedulable": value}}));
+        }
     }
 
     /// The provider's StatefulSet.
@@ -246,7 +295,7 @@ pub(crate) fn condition<'a>(pool: &'a Value, kind: &str) -> &'a str {
 fn pool() -> Value {
     json!({
         "apiVersion": vnp_crds::API_VERSION, "kind": vnp_crds::KIND,
-        "metadata": {"name": POOL, "annotations": {safety::FOREIGN.0: safety::FOREIGN.1}},
+        "metadata": {"name": POOL, "annotations": {FOREIGN: "as it is"}, "labels": {FOREIGN: "theirs"}, "finalizers": [FOREIGN]},
         "spec": {
             "replicas": 3, "region": "cn-hangzhou",
             "network": {

@@ -12,7 +12,7 @@ use vnp_fake_api_server::{Fault, Gate, Refusal};
 use crate::bench::run;
 use crate::end_state;
 use crate::scenarios::{
-    DELETION, RAISE, RESTORE, SHRINK, Scenario, golden, purpose, ready, worth_disturbing,
+    DELETION, RAISE, RESTORE, SHRINK, Scenario, begin, golden, purpose, worth_disturbing,
 };
 
 fn refusal(code: u16, reason: &'static str, retry_after: Option<u32>) -> Fault {
@@ -56,7 +56,7 @@ fn fail(
     end: &BTreeMap<String, Value>,
 ) -> usize {
     run(|bench| async move {
-        let _operator = ready(&bench, scenario.nodes).await;
+        let _operator = begin(&bench, scenario).await;
         let failed = Arc::new(AtomicUsize::new(0));
         let (fault, fired, counts) = (fault.clone(), failed.clone(), Mutex::new(BTreeMap::new()));
         let gate: Gate = Arc::new(move |call| {

@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use crate::bench::{Bench, PROVIDER, runtime};
 use crate::cluster::{name, number};
 use crate::operator::Running;
+use crate::world::Kubelet;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(crate) enum Happening {
     Sick(i64, bool),
     /// Somebody scales the StatefulSet.
     ScaleByHand(i64),
+    /// Somebody cordons a node.
+    Cordon(i64),
     /// Somebody deletes a Node.
     DeleteNode(i64),
     /// Somebody deletes the StatefulSet.
@@ -52,14 +55,14 @@ const APPLICATIONS: [&str; 2] = ["web", "db"];
 pub(crate) struct Anything;
 
 impl ReferenceStateMachine for Anything {
-    type State = ();
+    type State = Kubelet;
     type Transition = Happening;
 
-    fn init_state() -> BoxedStrategy<()> {
-        Just(()).boxed()
+    fn init_state() -> BoxedStrategy<Kubelet> {
+        prop_oneof![Just(Kubelet::V0_10), Just(Kubelet::V1_12)].boxed()
     }
 
-    fn transitions((): &()) -> BoxedStrategy<Happening> {
+    fn transitions(_: &Kubelet) -> BoxedStrategy<Happening> {
         prop_oneof![
             4 => (0..=4_i64).prop_map(Happening::Resize),
             1 => (1..=3_i64).prop_map(Happening::AtOnce),
@@ -69,6 +72,7 @@ impl ReferenceStateMachine for Anything {
             2 => (0..4_i64, any::<bool>()).prop_map(|(ordinal, sick)| Happening::Sick(ordinal, sick)),
             1 => (0..=4_i64).prop_map(Happening::ScaleByHand),
             1 => (0..4_i64).prop_map(Happening::DeleteNode),
+            1 => (0..4_i64).prop_map(Happening::Cordon),
             1 => Just(Happening::DeleteWorkload),
             2 => Just(Happening::Die),
             1 => Just(Happening::Stop),
@@ -78,7 +82,9 @@ impl ReferenceStateMachine for Anything {
         .boxed()
     }
 
-    fn apply((): (), _: &Happening) {}
+    fn apply(kubelet: Kubelet, _: &Happening) -> Kubelet {
+        kubelet
+    }
 }
 
 /// The system under test.
@@ -123,6 +129,7 @@ impl Run {
                 }
             }
             Happening::DeleteNode(ordinal) => cluster.delete("nodes", "", &format!("{PROVIDER}-{ordinal}")),
+            Happening::Cordon(ordinal) => self.bench.cordon(ordinal, true),
             Happening::DeleteWorkload => cluster.delete("statefulsets.apps", "kube-system", PROVIDER),
             Happening::Die => {
                 if !self.operators.is_empty() {
@@ -165,6 +172,16 @@ impl Run {
             self.happen(&Happening::Budget(at, 3));
         }
         self.happen(&Happening::Pause(false));
+        for ordinal in 0..4 {
+            self.bench.cordon(ordinal, false);
+            let node = format!("{PROVIDER}-{ordinal}");
+            if self.bench.cluster.get("nodes", "", &node).is_none()
+                && self.bench.cluster.get("pods", "kube-system", &node).is_some()
+            {
+                // As NodeMissing advises.
+                self.bench.cluster.delete("pods", "kube-system", &node);
+            }
+        }
     }
 }
 
@@ -172,12 +189,13 @@ impl StateMachineTest for Run {
     type SystemUnderTest = Self;
     type Reference = Anything;
 
-    fn init_test((): &()) -> Self {
+    fn init_test(kubelet: &Kubelet) -> Self {
         let runtime = runtime();
         let bench = {
             let _inside = runtime.enter();
             Bench::new()
         };
+        bench.world.parts().kubelet = *kubelet;
         let mut run = Self {
             runtime,
             bench,
@@ -189,16 +207,16 @@ impl StateMachineTest for Run {
         run
     }
 
-    fn apply(mut run: Self, (): &(), happening: Happening) -> Self {
+    fn apply(mut run: Self, _: &Kubelet, happening: Happening) -> Self {
         run.happen(&happening);
         run
     }
 
-    fn check_invariants(run: &Self, (): &()) {
+    fn check_invariants(run: &Self, _: &Kubelet) {
         run.bench.assert_safe();
     }
 
-    fn teardown(mut run: Self, (): ()) {
+    fn teardown(mut run: Self, _: Kubelet) {
         let nodes = number(&run.bench.pool(), "/spec/replicas");
         run.happen(&Happening::Resize(nodes.max(1)));
         run.leave_alone();

@@ -8,6 +8,7 @@
     reason = "a test, where a panic is the report"
 )]
 
+mod antagonists;
 mod bench;
 mod cluster;
 mod crash;

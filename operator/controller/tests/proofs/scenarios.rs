@@ -12,12 +12,18 @@ use crate::bench::{Bench, OPERATORS, POOL, PROVIDER, run};
 use crate::cluster::text;
 use crate::operator::Running;
 use crate::safety::FOREIGN;
+use crate::world::Kubelet;
+
+/// An undisturbed run is watched for so long after its end.
+pub(crate) const QUIET: Duration = Duration::from_secs(150);
 
 /// Something that people do, and how one sees that it is done.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
     /// For messages.
     pub(crate) name: &'static str,
+    /// What the providers are built on.
+    kubelet: Kubelet,
     /// So many virtual nodes before.
     pub(crate) nodes: u32,
     /// Does it. It may wait for a moment in between.
@@ -29,6 +35,7 @@ pub(crate) struct Scenario {
 /// A shrink with pods under budgets.
 pub(crate) const SHRINK: Scenario = Scenario {
     name: "a shrink",
+    kubelet: Kubelet::V0_10,
     nodes: 3,
     act: |bench| {
         async {
@@ -42,6 +49,7 @@ pub(crate) const SHRINK: Scenario = Scenario {
 /// The target goes up again when the first pods have left.
 pub(crate) const RAISE: Scenario = Scenario {
     name: "a raise in the middle of a drain",
+    kubelet: Kubelet::V1_12,
     nodes: 3,
     act: |bench| {
         async {
@@ -65,6 +73,7 @@ pub(crate) const RAISE: Scenario = Scenario {
 /// The pool is deleted.
 pub(crate) const DELETION: Scenario = Scenario {
     name: "a deletion",
+    kubelet: Kubelet::V1_12,
     nodes: 1,
     act: |bench| {
         async {
@@ -91,6 +100,7 @@ pub(crate) const DELETION: Scenario = Scenario {
 /// Somebody deletes the StatefulSet.
 pub(crate) const RESTORE: Scenario = Scenario {
     name: "a workload deleted by hand",
+    kubelet: Kubelet::V0_10,
     nodes: 2,
     act: |bench| {
         async {
@@ -156,7 +166,7 @@ pub(crate) fn purpose(call: &Call) -> String {
 /// The calls of an undisturbed run from the moment people act, and its end.
 pub(crate) fn golden(scenario: Scenario) -> (Vec<String>, BTreeMap<String, Value>) {
     run(|bench| async move {
-        let _operator = ready(&bench, scenario.nodes).await;
+        let _operator = begin(&bench, scenario).await;
         let calls: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = calls.clone();
         let gate: Gate = Arc::new(move |call| {
@@ -168,11 +178,17 @@ pub(crate) fn golden(scenario: Scenario) -> (Vec<String>, BTreeMap<String, Value
         bench.cluster.server.set_gate(gate);
         (scenario.act)(&bench).await;
         bench.until(scenario.name, scenario.done).await;
-        bench.assert_quiet(Duration::from_secs(150)).await;
+        bench.assert_quiet(QUIET).await;
         bench.assert_safe();
         let calls = calls.lock().expect("a list of calls").clone();
         (calls, bench.end())
     })
+}
+
+/// An operator that has made the pool as a scenario begins with it.
+pub(crate) async fn begin(bench: &Bench, scenario: Scenario) -> Running {
+    bench.world.parts().kubelet = scenario.kubelet;
+    ready(bench, scenario.nodes).await
 }
 
 /// An operator that has made the pool with so many nodes.
@@ -180,7 +196,15 @@ pub(crate) async fn ready(bench: &Bench, nodes: u32) -> Running {
     bench.edit(json!({ "replicas": nodes }));
     let operator = Running::start(&bench.cluster, "operator-0");
     bench.until_settled(nodes as usize).await;
-    let foreign = json!({"metadata": {"annotations": {FOREIGN.0: FOREIGN.1}}});
+    let workload = bench.workload().expect("a StatefulSet");
+    let mut finalizers = workload["metadata"]["finalizers"].clone();
+    finalizers
+        .as_array_mut()
+        .expect("finalizers")
+        .push(json!(FOREIGN));
+    let foreign = json!({"metadata": {
+        "annotations": {FOREIGN: "as it is"}, "labels": {FOREIGN: "theirs"}, "finalizers": finalizers,
+    }});
     bench
         .cluster
         .patch("statefulsets.apps", "kube-system", PROVIDER, foreign);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, PROVIDER, run};
 use crate::end_state;
-use crate::scenarios::{RAISE, RESTORE, SHRINK, golden, ready};
+use crate::scenarios::{RAISE, RESTORE, SHRINK, begin, golden, ready};
 
 const OPERATOR: &str = "operator-0";
 
@@ -19,7 +19,7 @@ fn caches_that_are_steps_behind_delay_and_never_mislead() {
             run(|bench| {
                 let end = &end;
                 async move {
-                    let _operator = ready(&bench, scenario.nodes).await;
+                    let _operator = begin(&bench, scenario).await;
                     bench.cluster.server.lag(OPERATOR, steps);
                     (scenario.act)(&bench).await;
                     bench.until(scenario.name, scenario.done).await;

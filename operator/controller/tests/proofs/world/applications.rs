@@ -55,7 +55,7 @@ fn pod(application: &str, serial: u64) -> Value {
                                  "uid": format!("{application}-uid"), "controller": true}],
         },
         "spec": {
-            "nodeSelector": {"type": "virtual-kubelet"}, "terminationGracePeriodSeconds": 30,
+            "nodeSelector": {"type": "virtual-kubelet"}, "terminationGracePeriodSeconds": 3,
             "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
             "containers": [{"name": "web", "image": "registry.example/web:1"}],
         },

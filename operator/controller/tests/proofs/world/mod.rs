@@ -2,6 +2,7 @@
 //! applications replace pods, a scheduler binds them, budgets are accounted for. Each part is one look at the stored
 //! objects followed by what it would write, several times a second, in a fixed order: so a run is repeatable.
 
+mod antagonists;
 mod applications;
 mod budgets;
 pub(crate) mod cloud;
@@ -14,10 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use vnp_fake_api_server::stateful_sets::StatefulSets;
 
 use crate::cluster::Cluster;
+pub(crate) use antagonists::{ANTAGONISTS, Antagonist};
 pub(crate) use applications::Application;
 use cloud::Cloud;
+pub(crate) use providers::Kubelet;
 
 /// How often every part looks.
 const TICK: Duration = Duration::from_millis(500);
@@ -35,8 +39,13 @@ pub(crate) struct Parts {
     pub(crate) cloud: Cloud,
     /// What keeps pods up. Change it at any time.
     pub(crate) applications: Vec<Application>,
+    /// What the providers are built on.
+    pub(crate) kubelet: Kubelet,
     /// Providers that don't get Ready, by pod name.
     pub(crate) sick: Vec<String>,
+    /// Who else is there.
+    pub(crate) antagonists: Vec<antagonists::Program>,
+    stateful_sets: StatefulSets,
     providers: providers::Providers,
     scheduler: applications::Scheduler,
     serial: u64,
@@ -49,7 +58,10 @@ impl World {
             cluster: cluster.clone(),
             cloud: Cloud::default(),
             applications: Vec::new(),
+            kubelet: Kubelet::default(),
             sick: Vec::new(),
+            antagonists: Vec::new(),
+            stateful_sets: StatefulSets::default(),
             providers: providers::Providers::default(),
             scheduler: applications::Scheduler::default(),
             serial: 0,
@@ -77,11 +89,17 @@ impl World {
 impl Parts {
     fn look(&mut self) {
         garbage::collect(&self.cluster);
-        statefulsets::control(&self.cluster);
-        self.providers.run(&self.cluster, &mut self.cloud, &self.sick);
+        garbage::collect_leases(&self.cluster);
+        garbage::release(&self.cluster);
+        statefulsets::control(&self.cluster, &mut self.stateful_sets);
+        self.providers
+            .run(&self.cluster, &mut self.cloud, self.kubelet, &self.sick);
         node_lifecycle::taint(&self.cluster);
         applications::control(&self.cluster, &self.applications, &mut self.serial);
         self.scheduler.bind(&self.cluster);
         budgets::account(&self.cluster);
+        for program in &mut self.antagonists {
+            program.look(&self.cluster);
+        }
     }
 }

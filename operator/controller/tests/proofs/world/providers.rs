@@ -7,13 +7,28 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::cloud::Cloud;
-use crate::cluster::{Cluster, name, text, uid};
+use crate::cluster::{Cluster, name, number, text, uid};
+use crate::safety::FOREIGN;
 
+/// Which virtual-kubelet the providers are built on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kubelet {
+    /// 0.10: heartbeats in the Node's status; a deleted Node is registered again; a pod's object goes with its instance.
+    #[default]
+    V0_10,
+    /// 1.12: a Lease; only a start registers the Node, and meanwhile the Lease is made again and collected by turns; its own
+    /// labels come back; a pod's instance goes at once, its object after the grace period.
+    V1_12,
+}
+
+const LEASES: &str = "leases.coordination.k8s.io";
 /// From the pod's creation to Ready.
 const START: SignedDuration = SignedDuration::from_secs(2);
 /// From a pod's deletionTimestamp to its end.
 const STOP: SignedDuration = SignedDuration::from_secs(1);
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(4);
+/// What 1.12 writes besides its Lease: the Node's status and labels.
+const STATUS: SignedDuration = SignedDuration::from_secs(60);
 /// The node lifecycle controller's patience.
 const SILENCE: SignedDuration = SignedDuration::from_secs(40);
 
@@ -24,15 +39,17 @@ pub(crate) struct Providers {
     going: BTreeMap<String, Timestamp>,
     heard: BTreeMap<String, Timestamp>,
     started: BTreeMap<String, String>,
+    /// UID of the Node that a provider registered, and when it wrote more than its Lease.
+    registered: BTreeMap<String, (String, Timestamp)>,
 }
 
 impl Providers {
     /// One look.
-    pub(crate) fn run(&mut self, cluster: &Cluster, cloud: &mut Cloud, sick: &[String]) {
+    pub(crate) fn run(&mut self, cluster: &Cluster, cloud: &mut Cloud, kubelet: Kubelet, sick: &[String]) {
         let now = cluster.now();
         let pods = cluster.list("pods");
         for pod in pods.iter().filter(|p| text(p, "/spec/nodeName") == "ordinary") {
-            self.process(cluster, cloud, pod, &pods, sick, now);
+            self.process(cluster, cloud, kubelet, pod, &pods, sick);
         }
         cloud.work(now);
         for node in cluster.list("nodes") {
@@ -50,14 +67,15 @@ impl Providers {
         &mut self,
         cluster: &Cluster,
         cloud: &mut Cloud,
+        kubelet: Kubelet,
         pod: &Value,
         pods: &[std::sync::Arc<Value>],
         sick: &[String],
-        now: Timestamp,
     ) {
+        let now = cluster.now();
         let node = name(pod);
         if !pod["metadata"]["deletionTimestamp"].is_null() {
-            if self.gone(uid(pod), now) {
+            if self.gone(uid(pod), now, STOP) {
                 cluster.remove_pod(pod);
             }
             return;
@@ -75,10 +93,15 @@ impl Providers {
         if self.started.get(node).is_none_or(|process| process != uid(pod)) {
             self.started.insert(node.to_owned(), uid(pod).to_owned());
             cloud.reap(node, &bound.iter().map(|p| uid(p).to_owned()).collect::<Vec<_>>());
+            self.registered.remove(node);
+            register(cluster, node);
         }
-        self.beat(cluster, node, now);
+        match kubelet {
+            Kubelet::V0_10 => self.beat(cluster, node, now),
+            Kubelet::V1_12 => self.renew(cluster, node, now),
+        }
         for pod in bound {
-            self.serve(cluster, cloud, node, pod, now);
+            self.serve(cluster, cloud, kubelet, node, pod, now);
         }
     }
 
@@ -91,29 +114,83 @@ impl Providers {
         if there && !due {
             return;
         }
-        if !there {
-            cluster.create(
-                "nodes",
-                json!({
-                    "apiVersion": "v1", "kind": "Node",
-                    "metadata": {"name": node, "labels": {"type": "virtual-kubelet", "example.com/zone": "j"}},
-                    "spec": {"taints": [{"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"}]},
-                    "status": {"capacity": {"pods": "100"}},
-                }),
-            );
-        }
+        register(cluster, node);
         self.heard.insert(node.to_owned(), now);
         set_ready(cluster, node, "True", Some(&now.to_string()));
     }
 
+    /// A heartbeat of 1.12.
+    fn renew(&mut self, cluster: &Cluster, node: &str, now: Timestamp) {
+        let there = cluster.get("nodes", "", node);
+        if let Some(there) = there.as_deref() {
+            let known = self.registered.get(node);
+            let own = known.is_none_or(|(_, at)| now.duration_since(*at) >= STATUS);
+            if own {
+                self.registered
+                    .insert(node.to_owned(), (uid(there).to_owned(), now));
+                set_ready(cluster, node, "True", Some(&now.to_string()));
+                cluster.change("nodes", "", node, |node| {
+                    node["metadata"]["labels"]["type"] = json!("virtual-kubelet");
+                });
+            }
+        }
+        let due = self
+            .heard
+            .get(node)
+            .is_none_or(|at| now.duration_since(*at) >= HEARTBEAT);
+        if !due {
+            return;
+        }
+        self.heard.insert(node.to_owned(), now);
+        if cluster.get(LEASES, "kube-node-lease", node).is_some() {
+            cluster.change(LEASES, "kube-node-lease", node, |lease| {
+                lease["spec"]["renewTime"] = json!(format!("{now:.6}"));
+            });
+            return;
+        }
+        let owner = self.registered.get(node).map_or("", |(uid, _)| uid);
+        cluster.create(
+            LEASES,
+            json!({
+                "metadata": {
+                    "namespace": "kube-node-lease", "name": node,
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner}],
+                },
+                "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": format!("{now:.6}")},
+            }),
+        );
+    }
+
     /// One pod on a virtual node.
-    fn serve(&mut self, cluster: &Cluster, cloud: &mut Cloud, node: &str, pod: &Value, now: Timestamp) {
+    fn serve(
+        &mut self,
+        cluster: &Cluster,
+        cloud: &mut Cloud,
+        kubelet: Kubelet,
+        node: &str,
+        pod: &Value,
+        now: Timestamp,
+    ) {
         let namespace = text(pod, "/metadata/namespace");
         let finished = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
         if !pod["metadata"]["deletionTimestamp"].is_null() {
-            if self.gone(uid(pod), now) {
-                // The object first: what real providers do when the cloud throttles them.
+            let first = !self.going.contains_key(uid(pod));
+            let time = match kubelet {
+                Kubelet::V0_10 => STOP,
+                Kubelet::V1_12 => {
+                    SignedDuration::from_secs(number(pod, "/metadata/deletionGracePeriodSeconds"))
+                }
+            };
+            let gone = self.gone(uid(pod), now, time);
+            // 0.10 has the instance deleted with the object: what real providers do when the cloud throttles them.
+            let asks = match kubelet {
+                Kubelet::V0_10 => gone,
+                Kubelet::V1_12 => first,
+            };
+            if asks {
                 cloud.delete(uid(pod));
+            }
+            if gone {
                 cluster.remove_pod(pod);
             }
         } else if !finished && !cloud.instances().values().any(|i| i.pod == uid(pod)) {
@@ -130,9 +207,25 @@ impl Providers {
     }
 
     /// Whether a pod that is being deleted has had its time.
-    fn gone(&mut self, pod: &str, now: Timestamp) -> bool {
+    fn gone(&mut self, pod: &str, now: Timestamp, time: SignedDuration) -> bool {
         let since = *self.going.entry(pod.to_owned()).or_insert(now);
-        now.duration_since(since) >= STOP
+        now.duration_since(since) >= time
+    }
+}
+
+/// Makes the Node unless it is there.
+fn register(cluster: &Cluster, node: &str) {
+    if cluster.get("nodes", "", node).is_none() {
+        cluster.create(
+            "nodes",
+            json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": node, "labels": {"type": "virtual-kubelet", FOREIGN: "theirs"},
+                             "annotations": {FOREIGN: "as it is"}, "finalizers": [FOREIGN]},
+                "spec": {"taints": [{"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"}]},
+                "status": {"capacity": {"pods": "100"}},
+            }),
+        );
     }
 }
 
