@@ -399,3 +399,50 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::webhook::Webhook;
+
+    /// An API server that shows nothing.
+    fn refusing() -> Client {
+        let service = tower::service_fn(|_: Request<Body>| async {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                                "reason": "Forbidden", "message": "no"});
+            let body = Body::from(status.to_string().into_bytes());
+            Ok::<_, Infallible>(Response::builder().status(403).body(body).unwrap())
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_that_is_refused_keeps_a_replica_unready_only_where_every_pool_needs_it() {
+        for (needed, missing) in [(false, &[][..]), (true, &["the cache of x"])] {
+            let watches = Watches {
+                client: refusing(),
+                namespace: "n".to_owned(),
+                readiness: Readiness::default(),
+                metrics: Metrics::default(),
+                webhook: false,
+            };
+            let api: Api<Read<MutatingWebhookConfiguration>> = Api::all(refusing());
+            let mirror = Webhook::default().configurations;
+            let follow = watches.follow("x".to_owned(), needed, mirror, Watched::all(api), |_| {});
+            assert_eq!(
+                watches.readiness.missing(),
+                ["the cache of x"],
+                "nobody has asked yet"
+            );
+            let ended = timeout(Duration::from_secs(60), follow).await;
+            assert!(ended.is_err(), "it is asked for again and again");
+            assert_eq!(watches.readiness.missing(), missing, "needed: {needed}");
+        }
+    }
+}
