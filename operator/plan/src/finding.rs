@@ -89,7 +89,7 @@ pub enum WebhookFault {
     Note,
     /// Not looked at yet.
     Unknown,
-    /// It was tried, and whether it answers did not come out.
+    /// It was looked at, and whether it does what the pool asks for did not come out.
     Untold,
     /// Not written yet.
     Pending,

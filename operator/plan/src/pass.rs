@@ -39,7 +39,10 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     );
 
     let mut plan = Plan {
-        facts: facts(seen, target, &drain, now),
+        facts: Facts {
+            workload_refused: !acceptance.workload,
+            ..facts(seen, target, &drain, now)
+        },
         reads: drain.reads,
         // Policies go first: a pod that leaves must not be sent back to virtual nodes by one.
         orders: if seen.deleting() && !policies_released {
@@ -66,10 +69,13 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
         .chain(webhook::vendor::selectors_due(seen, now))
         .min();
     let drain_steps: Vec<Step> = drain.steps.into_iter().chain(labels).collect();
-    if pool_track.first() == Some(&Step::AddPoolFinalizer) {
+    let bare = pool_track.first() == Some(&Step::AddPoolFinalizer);
+    if bare {
         // Before anything is made or taken over, it must be certain that it will be given back.
-        plan.add(TrackKind::Pool, pool_track);
-    } else {
+        plan.add(TrackKind::Pool, pool_track.clone());
+    }
+    // Of a pool that is paused the rest is still listed as what waits.
+    if !bare || seen.pool.is_paused() {
         // Our cordons, labels and profile entries go while the workload still says that they are ours.
         let hold = seen.deleting() && (!drain_steps.is_empty() || !profile_released || !policies_released);
         let release = |s: &Step| !(hold && lets_go(seen, s));
@@ -84,7 +90,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
             plan.add(TrackKind::Policies, vec![step]);
         }
         plan.add(TrackKind::Audit, drain.audit);
-        plan.add(TrackKind::Pool, pool_track);
+        plan.add(TrackKind::Pool, if bare { Vec::new() } else { pool_track });
     }
     if seen.pool.is_paused() {
         pause::pause(seen, plan)
@@ -280,6 +286,7 @@ fn facts(seen: &Observed, target: Option<i32>, drain: &DrainPlan, now: Timestamp
     };
     Facts {
         target,
+        workload_refused: false,
         deletion_policy: served.then(|| seen.pool.spec.deletion_policy()),
         nodes: int(nodes.count()),
         available,
@@ -499,5 +506,34 @@ mod tests {
             "{:?}",
             plan.tracks
         );
+    }
+
+    #[test]
+    fn a_pool_that_was_never_unpaused_lists_what_it_would_take_over() {
+        let spec =
+            json!({ "replicas": 2, "paused": true, "provider": { "management": "Adopt", "image": null } });
+        let mut new = pool(spec);
+        new.metadata.finalizers = None;
+        let mut seen = observed(new, 2);
+        let mut raw = seen.workload.there().unwrap().raw.clone();
+        raw["metadata"]["labels"] = json!({});
+        raw["metadata"]["finalizers"] = json!([]);
+        seen.workload = Workload::new(raw).into();
+        let preview = plan(&seen, now());
+        let lines = &preview.facts.pending_changes;
+        assert_eq!(lines[0], "add the pool's finalizer");
+        assert!(
+            lines.contains(&format!("label {} (unset) -> burst", vnp_crds::POOL_LABEL)),
+            "{lines:?}"
+        );
+        assert_eq!(preview.tracks, []);
+        // What comes back while a pool is paused comes back only for one that has its finalizer.
+        seen.workload = WorkloadSeen::Absent;
+        seen.restore_copy = Some(crate::observed::SavedCopy {
+            name: "vnp-restore-pool-uid".to_owned(),
+            uid: "copy".to_owned(),
+            content: json!({ "uid": "gone", "object": { "spec": { "replicas": 3 } } }),
+        });
+        assert_eq!(plan(&seen, now()).tracks, []);
     }
 }

@@ -14,8 +14,13 @@ const LINES: usize = 10;
 /// shrink can follow, and a workload that is gone already comes back, because its pods have nobody else.
 pub(crate) fn pause(seen: &Observed, mut plan: Plan) -> Plan {
     (plan.facts.pending_changes, plan.facts.pending_total) = pending(seen, &plan);
+    // Without the pool's finalizer nothing may be made, so nothing is made again either.
+    let bare = plan
+        .tracks
+        .iter()
+        .any(|t| t.steps.contains(&Step::AddPoolFinalizer));
     for track in &mut plan.tracks {
-        track.steps.retain(|s| allowed(seen, s));
+        track.steps.retain(|s| !bare && allowed(seen, s));
     }
     plan.tracks.retain(|t| !t.steps.is_empty());
     plan.reads.clear();
@@ -55,6 +60,7 @@ fn pending(seen: &Observed, plan: &Plan) -> (Vec<String>, usize) {
 
 fn lines(step: &Step) -> Vec<String> {
     match step {
+        Step::AddPoolFinalizer => vec!["add the pool's finalizer".to_owned()],
         Step::CreateWorkload { .. } => vec!["create the provider StatefulSet".to_owned()],
         Step::DeleteWorkload { .. } => vec!["delete the provider StatefulSet".to_owned()],
         Step::ApplyWorkload { changes, .. } => changes.clone(),

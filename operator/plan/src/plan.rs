@@ -63,6 +63,8 @@ pub struct Track {
 pub struct Facts {
     /// The accepted target.
     pub target: Option<i32>,
+    /// The spec is refused in a way for which nothing of it is held against the workload, let alone written to it.
+    pub workload_refused: bool,
     /// The policy in force.
     pub deletion_policy: Option<DeletionPolicy>,
     /// Node objects of the pool.

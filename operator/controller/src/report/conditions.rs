@@ -5,14 +5,15 @@
 //! True together: Flux takes the first of them that it meets.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use vnp_crds::{ConditionType, Reason, WebhookMode};
+use vnp_crds::{ConditionType, ProviderType, Reason, WebhookMode};
 use vnp_plan::finding::{ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::plan::TrackKind;
 use vnp_plan::webhook::{Probed, WebhookState};
 
 use super::drain_words::draining;
 use super::ready::{
-    Applying, applying, deleting, paused, paused_by, provider_word, realised, short_of_replicas,
+    Applying, applying, deleting, paused, paused_by, provider_word, realised, refused_workload,
+    short_of_replicas, unwritten,
 };
 use super::seconds::api_time;
 use super::situation::{Pass, Situation};
@@ -20,6 +21,12 @@ use super::wording::{cut, list, nodes, sentences};
 
 /// Longest message of a condition, as the API machinery's own type allows.
 const MESSAGE_LIMIT: usize = 32_768;
+
+/// What WebhookReady says of a webhook that was seen to work. What another leader found is told apart by these.
+pub(super) const MUTATED: &str = "a pod created as a dry run came back mutated";
+pub(super) const CHANGED: &str = "the webhook was asked about a pod created as a dry run, and changed it";
+pub(super) const VENDOR_WORKS: &str =
+    "the vendor's webhook is there, trusted and ready, and shows the pool's selectors";
 
 /// What a condition says, without the times.
 struct Said {
@@ -200,7 +207,7 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     let worst = situation
         .provider
         .iter()
-        .map(|(state, message)| (provider_word(pass, *state), message))
+        .map(|(state, message)| (provider_word(pass, *state), unwritten(pass, *state, message)))
         .min();
     if let Some((reason, message)) = worst {
         // What is refused is not on its way.
@@ -210,15 +217,10 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
                     format!("{message}, and none is made while the spec is refused: see condition Accepted");
                 said(type_, "False", exact, text)
             }
-            _ => said(type_, "False", reason, message.clone()),
+            _ => said(type_, "False", reason, message),
         };
     }
-    let refused = pass
-        .attempts
-        .refused
-        .iter()
-        .filter(|r| r.track == TrackKind::Workload);
-    let refused = sentences(refused.map(|r| r.message.as_str()));
+    let refused = refused_workload(pass);
     if !refused.is_empty() {
         return said(type_, "False", Reason::Updating, refused);
     }
@@ -241,12 +243,25 @@ fn provider_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
             text,
         );
     }
-    let (ready, count) = (workload.ready_replicas(), workload.replicas());
-    let text = format!(
-        "{}/{} is as specified, the providers that are wanted are healthy, {ready} of {count} are Ready",
-        workload.namespace(),
-        workload.name()
+    let counts = format!(
+        "{} of {} providers",
+        workload.ready_replicas(),
+        workload.replicas()
     );
+    let name = format!("{}/{}", workload.namespace(), workload.name());
+    if let Some((reason, _)) = situation.refusal().filter(|_| pass.plan.facts.workload_refused) {
+        let text = format!(
+            "{name} is not held against the spec while that is refused ({reason}); {counts} are Ready"
+        );
+        return said(type_, "Unknown", Reason::Unknown, text);
+    }
+    let text = match pass.observed.deleting() {
+        // Nothing is written any more that a spec asks for.
+        true => format!("{counts} of {name} are Ready"),
+        false => {
+            format!("{name} is as specified, the providers that are wanted are healthy, {counts} are Ready")
+        }
+    };
     said(type_, "True", Reason::ProviderHealthy, text)
 }
 
@@ -261,24 +276,40 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
         };
         return said(type_, "False", reason, message.clone());
     }
+    if let Some(said) = not_asked(pass, type_) {
+        return said;
+    }
     if !pass.observed.pool.spec.profile().sync.is_enabled() {
         return said(type_, "True", Reason::NotRequired, "profile.sync is Disabled");
     }
     // A refused pool may not have been compared with the ConfigMap at all.
     match situation.refusal() {
-        Some((reason, _)) if reason != Reason::NotSupportedYet => said(
+        Some(_) => said(
             type_,
             "Unknown",
             Reason::Unknown,
             "not looked at while the spec is refused",
         ),
-        _ => said(
+        None => said(
             type_,
             "True",
             Reason::Synced,
             "eci-profile says what this pool says",
         ),
     }
+}
+
+/// A pool that goes asks for nothing, and of one that is not served nothing is looked at.
+fn not_asked(pass: &Pass<'_>, type_: ConditionType) -> Option<Said> {
+    let form = pass.observed.pool.spec.provider.type_;
+    if form != ProviderType::StatefulSet {
+        let text = format!("not looked at: this version does not act on spec.provider.type {form}");
+        return Some(said(type_, "Unknown", Reason::Unknown, text));
+    }
+    pass.observed.deleting().then(|| {
+        let text = "the pool is being deleted and asks for nothing any more";
+        said(type_, "True", Reason::NotRequired, text)
+    })
 }
 
 fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
@@ -296,12 +327,14 @@ fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
         };
         return said(type_, status, reason, message.clone());
     }
+    if let Some(before) = &situation.webhook_before {
+        return said(type_, "True", Reason::Verified, before.clone());
+    }
     let unneeded = match pass.observed.pool.spec.webhook() {
         _ if pass.observed.deleting() => "the pool is being deleted and places no pods",
         WebhookMode::None => "spec.placement.webhook is None",
         WebhookMode::Vendor => {
-            let verified = "the vendor's webhook is there, trusted and ready, and shows the pool's selectors";
-            return said(type_, "True", Reason::Verified, verified);
+            return said(type_, "True", Reason::Verified, VENDOR_WORKS);
         }
         WebhookMode::Operator if pass.observed.webhook == WebhookState::Off => {
             "this operator was started with --no-webhook, and the pool names no rule"
@@ -311,10 +344,8 @@ fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
         }
         WebhookMode::Operator => {
             let mut message = match &pass.observed.webhook {
-                WebhookState::InPlace(Probed::RefusedMutated { .. }) => {
-                    "the webhook was asked about a pod created as a dry run, and changed it".to_owned()
-                }
-                _ => "a pod created as a dry run came back mutated".to_owned(),
+                WebhookState::InPlace(Probed::RefusedMutated { .. }) => CHANGED.to_owned(),
+                _ => MUTATED.to_owned(),
             };
             if let Some(note) = situation.webhook.get(&WebhookFault::Note) {
                 message.push_str(&format!("; {note}"));
@@ -350,6 +381,9 @@ fn scheduling_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
     }
     if !refused.is_empty() {
         return said(type_, "False", Reason::ConfigNotSynced, refused);
+    }
+    if let Some(said) = not_asked(pass, type_) {
+        return said;
     }
     let scheduling = pass.observed.pool.spec.scheduling.as_ref();
     if scheduling.is_none_or(|s| s.resource_policies.is_empty()) {

@@ -1,8 +1,10 @@
 //! What Ready says of a drain, in one shape whether it moves or not: what is drained and how many pods are left, what
 //! holds it, what helps, and until when.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
-use vnp_crds::{DrainPhase, OnTimeout};
+use vnp_crds::{BlockerReason, DrainPhase, OnTimeout};
 use vnp_plan::plan::NodeInDrain;
 
 use super::blockage::{Blockage, Held};
@@ -18,7 +20,7 @@ pub(super) fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String>
     };
     let going: Vec<&NodeInDrain> = going(pass).collect();
     let what = what(pass, situation, &going)?;
-    let first = forced(&going);
+    let first = forced(pass, situation, &going);
     let because = because(situation, held);
     // Before a time at which it is deleted by force, nothing is told of one at which it would be stuck.
     let until = match first {
@@ -73,18 +75,48 @@ fn place(node: &NodeInDrain) -> String {
 }
 
 /// A forced deletion that was announced comes before everything else.
-fn forced(going: &[&NodeInDrain]) -> Option<String> {
-    let first = going.iter().filter_map(|n| n.force_at).min()?;
-    let nodes = list(
-        going
-            .iter()
-            .filter(|n| n.force_at.is_some())
-            .map(|n| n.name.as_str()),
-    );
-    let at = whole(first);
-    Some(format!(
-        "from {at} on the pods left on {nodes} are deleted past their budgets; set spec.drain.onTimeout: Wait to prevent that"
-    ))
+fn forced(pass: &Pass<'_>, situation: &Situation, going: &[&NodeInDrain]) -> Option<String> {
+    let mut times: BTreeMap<Timestamp, Vec<&NodeInDrain>> = BTreeMap::new();
+    for node in going.iter().filter(|n| n.pods_remaining > 0) {
+        let at = node.force_at.map(whole);
+        at.into_iter()
+            .for_each(|at| times.entry(at).or_default().push(node));
+    }
+    let said = times.into_iter().flat_map(|(at, nodes)| {
+        // Without a provider that works and a cordon that stands nothing is deleted, by force or otherwise.
+        let by = |n: &NodeInDrain| stopped_by(situation, n).filter(|_| at <= pass.now);
+        let (stopped, free): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|n| by(n).is_some());
+        let names = |nodes: &[&NodeInDrain]| list(nodes.iter().map(|n| n.name.as_str()));
+        let reasons = list(stopped.iter().filter_map(|n| by(n)).map(|r| r.as_str()));
+        let free = (!free.is_empty()).then(|| {
+            format!(
+                "from {at} on the pods left on {} are deleted past their budgets; set spec.drain.onTimeout: Wait to \
+                 prevent that",
+                names(&free)
+            )
+        });
+        let stopped = (!stopped.is_empty()).then(|| {
+            format!(
+                "the pods left on {} may be deleted past their budgets since {at}, and that waits for what {reasons} names",
+                names(&stopped)
+            )
+        });
+        [free, stopped].into_iter().flatten()
+    });
+    let said: Vec<String> = said.collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+fn stopped_by(situation: &Situation, node: &NodeInDrain) -> Option<BlockerReason> {
+    let stops = [
+        BlockerReason::ProviderUnavailable,
+        BlockerReason::NodeMissing,
+        BlockerReason::CordonContested,
+    ];
+    let mut blockers = situation.blockers.iter().map(|known| &known.blocker);
+    blockers
+        .find(|b| stops.contains(&b.reason) && b.object == node.name)
+        .map(|b| b.reason)
 }
 
 fn because(situation: &Situation, held: Option<&Held>) -> Option<String> {
@@ -107,18 +139,25 @@ fn counted(pods: i32) -> String {
     }
 }
 
-/// How to keep the nodes, while that is possible.
+/// How to keep the nodes, while that is possible: the count has to reach the highest of them.
 fn keep(pass: &Pass<'_>, going: &[&NodeInDrain]) -> Option<String> {
-    let kept = |n: &&&NodeInDrain| !matches!(n.phase, DrainPhase::Shrinking | DrainPhase::Removing);
-    let target = pass.plan.facts.target?;
-    let count = i32::try_from(going.iter().filter(kept).count())
-        .ok()
-        .filter(|count| *count > 0)?;
+    let kept = || going.iter().filter(|n| !taken_away(n));
+    let start = pass.observed.held_workload()?.start_ordinal();
+    let highest = kept().map(|n| n.ordinal).max()?;
     (!pass.observed.deleting()).then(|| {
-        let wanted = target.saturating_add(count);
-        let nodes = if count == 1 { "the node" } else { "the nodes" };
+        let wanted = highest.saturating_sub(start).saturating_add(1);
+        let nodes = if kept().count() == 1 {
+            "the node"
+        } else {
+            "the nodes"
+        };
         format!("set spec.replicas: {wanted} to keep {nodes}")
     })
+}
+
+/// The count is lowered: no deadline acts on it any more, and nothing keeps it.
+fn taken_away(node: &NodeInDrain) -> bool {
+    matches!(node.phase, DrainPhase::Shrinking | DrainPhase::Removing)
 }
 
 /// Until when it may go on by itself, or since when it has not. Pods of a node that is not drained yet come and go unseen.
@@ -155,10 +194,13 @@ pub(super) fn next_deadline<'a>(
     nodes: impl IntoIterator<Item = &'a NodeInDrain>,
 ) -> Option<Timestamp> {
     let timeout = SignedDuration::try_from(pass.observed.pool.spec.drain().timeout?).ok()?;
+    // Of a node without pods there is nothing to delete.
+    let forces = pass.observed.pool.spec.drain().on_timeout == OnTimeout::ForceDelete;
     let ends = nodes
         .into_iter()
         // Announced already: that says it.
-        .filter(|n| n.phase != DrainPhase::Aborted && n.force_at.is_none())
+        .filter(|n| n.phase != DrainPhase::Aborted && n.force_at.is_none() && !taken_away(n))
+        .filter(|n| !forces || n.pods_remaining > 0)
         .filter_map(|n| whole(n.started_at).checked_add(timeout).ok());
     ends.filter(|end| *end > pass.now).min()
 }

@@ -39,12 +39,23 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     }
     let facts = &pass.plan.facts;
     for (state, message) in &situation.provider {
-        say(
-            provider_word(pass, *state),
-            coming_up(pass, situation, *state, message),
-        );
+        let message = unwritten(pass, *state, &coming_up(pass, situation, *state, message));
+        say(provider_word(pass, *state), message);
     }
-    if facts.target.is_some_and(|target| facts.nodes < target) {
+    let untaken = pass
+        .observed
+        .workload
+        .there()
+        .filter(|_| pass.observed.held_workload().is_none());
+    if let Some(workload) = untaken.filter(|_| facts.target.is_some()) {
+        // Its Nodes are not counted before.
+        let text = format!(
+            "StatefulSet {}/{} is not taken over yet",
+            workload.namespace(),
+            workload.name()
+        );
+        say(provider_word(pass, ProviderState::ScalingUp), text);
+    } else if facts.target.is_some_and(|target| facts.nodes < target) {
         let counts = format!(
             "{} of {} virtual nodes are registered; look at the provider pods in namespace {} if it lasts",
             facts.nodes,
@@ -86,6 +97,8 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     for refused in &pass.attempts.refused {
         let reason = match refused.track {
             TrackKind::Pool => Reason::Provisioning,
+            // It stands before what was to be written.
+            TrackKind::Workload if situation.provider.keys().any(|state| is_written(*state)) => continue,
             TrackKind::Workload => Reason::Updating,
             TrackKind::Drain => Reason::Draining,
             TrackKind::Policies => Reason::ConfigNotSynced,
@@ -95,6 +108,26 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
         say(reason, refused.message.clone());
     }
     applying
+}
+
+/// What the API server says to a write of the workload.
+pub(super) fn refused_workload(pass: &Pass<'_>) -> String {
+    let refused = pass.attempts.refused.iter();
+    let refused = refused.filter(|r| r.track == TrackKind::Workload);
+    sentences(refused.map(|r| r.message.as_str()))
+}
+
+/// What is not as it should be before a write, which is refused just now: that is more than what is to be written.
+pub(super) fn unwritten(pass: &Pass<'_>, state: ProviderState, message: &str) -> String {
+    match refused_workload(pass) {
+        refused if !refused.is_empty() && is_written(state) => format!("{refused}; {message}"),
+        _ => message.to_owned(),
+    }
+}
+
+/// A write of the workload is the next thing that it takes, or was.
+fn is_written(state: ProviderState) -> bool {
+    state != ProviderState::Unhealthy
 }
 
 /// The word of Ready for an exact reason of Stalled.
@@ -117,15 +150,7 @@ fn coming_up(pass: &Pass<'_>, situation: &Situation, state: ProviderState, messa
     else {
         return message.to_owned();
     };
-    let namespace = pass
-        .observed
-        .pool
-        .spec
-        .provider
-        .namespace
-        .as_deref()
-        .unwrap_or_default();
-    let mut text = format!("{message}; look at the provider pods in namespace {namespace}");
+    let mut text = format!("{message}{}", look(pass, [&state]));
     let deadline = stand
         .since
         .checked_add(pass.progress_deadline())
@@ -134,6 +159,19 @@ fn coming_up(pass: &Pass<'_>, situation: &Situation, state: ProviderState, messa
         text.push_str(&format!("; Stalled at {deadline} if nothing moves"));
     }
     text
+}
+
+/// Where to look for what keeps providers from coming up. Of a workload that is not there nobody has to look at pods.
+pub(super) fn look<'s>(pass: &Pass<'_>, states: impl IntoIterator<Item = &'s ProviderState>) -> String {
+    let pods = |state: &ProviderState| matches!(state, ProviderState::ScalingUp | ProviderState::Unhealthy);
+    let namespace = pass.observed.pool.spec.provider.namespace.as_deref();
+    match states.into_iter().any(pods) {
+        true => format!(
+            "; look at the provider pods in namespace {}",
+            namespace.unwrap_or_default()
+        ),
+        false => String::new(),
+    }
 }
 
 /// The word for a provider that is not as it should be. A pool provisions until it was Ready once; afterwards the

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use vnp_crds::{Blocker, ConditionType, DrainPhase, Reason, VirtualNodePoolStatus};
+use vnp_crds::{Blocker, ConditionType, DrainPhase, Reason, VirtualNodePoolStatus, WebhookMode};
 use vnp_plan::drain::estimate::told;
 use vnp_plan::finding::{Finding, ProfileState, ProviderState, SchedulingState, WebhookFault};
 use vnp_plan::observed::Observed;
@@ -11,9 +11,14 @@ use vnp_plan::plan::Plan;
 
 use super::attempts::Attempts;
 use super::blockage::{Blockage, Held, Known, blockers, judge};
+use super::conditions::{CHANGED, MUTATED, VENDOR_WORKS};
 use super::drain_words::next_deadline;
+use super::ready::look;
 use super::seconds::whole;
 use super::wording::{in_order, list, sentences};
+
+/// What stands between the words about providers that do not come up and the time since when these are said.
+const STILL: &str = "; nothing has moved since ";
 
 /// Why the providers are not as they should be, and since when this is said with the same words. Kept by the reporter
 /// between passes; lost at a restart, after which a stall is told later.
@@ -74,6 +79,8 @@ pub(super) struct Situation {
     pub(super) scheduling: BTreeMap<SchedulingState, String>,
     /// WebhookReady other than True.
     pub(super) webhook: BTreeMap<WebhookFault, String>,
+    /// What was said of the webhook that works, while this leader has not looked at it yet.
+    pub(super) webhook_before: Option<String>,
     /// A person must act.
     pub(super) stalled: BTreeMap<Reason, String>,
     /// When the drain is done, as it is told. To be remembered for the next pass.
@@ -131,9 +138,13 @@ impl Situation {
             list(aborted.map(|n| format!("{} ({} of {} pods left)", n.name, n.pods_remaining, n.pods_total)));
         let last_blockers = last_blockers(pass, &blockers);
         if !aborted.is_empty() {
+            let cordon = match still_cordoned(pass) {
+                on if on.is_empty() => "our cordon is off".to_owned(),
+                on => format!("our cordon on {on} is being taken off"),
+            };
             let mut text = format!(
-                "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort), our \
-                 cordon is off; raise timeoutSeconds or set another onTimeout to try again, or raise spec.replicas to keep \
+                "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort), \
+                 {cordon}; raise timeoutSeconds or set another onTimeout to try again, or raise spec.replicas to keep \
                  the node; until then nothing is tried again"
             );
             if !last_blockers.is_empty() {
@@ -158,13 +169,21 @@ impl Situation {
                 .checked_add(pass.progress_deadline())
                 .unwrap_or(Timestamp::MAX);
             if pass.now >= deadline {
-                stalled
-                    .entry(Reason::ProviderUnavailable)
-                    .or_insert_with(|| stand.message.clone());
+                stalled.entry(Reason::ProviderUnavailable).or_insert_with(|| {
+                    format!(
+                        "{}{STILL}{}{}",
+                        stand.message,
+                        stand.since,
+                        look(pass, provider.keys())
+                    )
+                });
             } else {
                 wake(deadline);
             }
         }
+        let mut webhook = joined(texts.webhook);
+        let webhook_before =
+            webhook_before(pass).filter(|_| webhook.remove(&WebhookFault::Unknown).is_some());
         let mut refusals: Vec<(Reason, String)> = texts.refusals.into_iter().collect();
         refusals.sort_by_key(|(reason, _)| rank(*reason));
         Self {
@@ -172,7 +191,8 @@ impl Situation {
             provider,
             profile: joined(texts.profile),
             scheduling: joined(texts.scheduling),
-            webhook: webhook(pass, joined(texts.webhook)),
+            webhook,
+            webhook_before,
             stalled,
             done_at: pass.done_at(),
             blockage,
@@ -266,15 +286,26 @@ fn last_blockers(pass: &Pass<'_>, now: &[Known]) -> Vec<Blocker> {
     }
 }
 
-/// Another leader knows nothing of the webhook before it has tried it: until then what the one before found still holds.
-fn webhook(pass: &Pass<'_>, mut faults: BTreeMap<WebhookFault, String>) -> BTreeMap<WebhookFault, String> {
-    let known = pass
-        .previous()
-        .and_then(|status| status.condition(ConditionType::WebhookReady));
-    if known.is_some_and(|c| c.status == "True" && c.reason == Reason::Verified.as_str()) {
-        faults.remove(&WebhookFault::Unknown);
-    }
-    faults
+/// Another leader knows nothing of the webhook before it has tried it: until then what the one before found still holds, of
+/// the webhook that the pool asked for then.
+fn webhook_before(pass: &Pass<'_>) -> Option<String> {
+    let known = pass.previous()?.condition(ConditionType::WebhookReady)?;
+    let texts = match pass.observed.pool.spec.webhook() {
+        WebhookMode::Operator => &[MUTATED, CHANGED][..],
+        WebhookMode::Vendor => &[VENDOR_WORKS],
+        WebhookMode::None => &[],
+    };
+    let verified = known.status == "True" && known.reason == Reason::Verified.as_str();
+    let same = texts.iter().any(|text| known.message.starts_with(text));
+    (verified && same).then(|| known.message.clone())
+}
+
+/// Of the nodes whose drain was given up, those on which our cordon still is.
+fn still_cordoned(pass: &Pass<'_>) -> String {
+    let given_up = pass.plan.facts.draining.iter();
+    let given_up = given_up.filter(|n| n.phase == DrainPhase::Aborted);
+    let nodes = given_up.filter_map(|n| pass.observed.nodes.get(&n.ordinal));
+    list(nodes.filter(|n| n.cordon_owner.ours()).map(|n| n.name.as_str()))
 }
 
 fn joined<K: Ord>(texts: BTreeMap<K, BTreeSet<String>>) -> BTreeMap<K, String> {
@@ -320,15 +351,12 @@ fn standstill(pass: &Pass<'_>, provider: &BTreeMap<ProviderState, String>) -> Op
     }
     let told = pass
         .previous()
-        .and_then(|status| status.condition(ConditionType::Stalled));
+        .and_then(|status| status.condition(ConditionType::Stalled))
+        .filter(|c| c.reason == Reason::ProviderUnavailable.as_str())
+        .and_then(|c| c.message.split_once(STILL));
     let since = told
-        .filter(|c| c.reason == Reason::ProviderUnavailable.as_str() && same(&c.message, &message))
-        .map(|c| {
-            c.last_transition_time
-                .0
-                .checked_sub(pass.progress_deadline())
-                .unwrap_or(Timestamp::MIN)
-        });
+        .filter(|(words, _)| same(words, &message))
+        .and_then(|(_, rest)| rest.split(';').next()?.parse().ok());
     Some(Standstill {
         message,
         since: since.unwrap_or_else(|| whole(pass.now)),

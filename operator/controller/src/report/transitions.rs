@@ -8,7 +8,7 @@
 //!   ProviderRestarted, CordonContested, ForceAnnounced, ForeignScale, RaceLost, NodeAbandoned, UnknownOrdinal, ConfigWarning.
 //! * **A write that was refused**: ConfigWarning, for the audit trail, which no condition speaks of.
 //! * **The status before and after**: DrainStarted (a new entry in `drain.nodes`, past the settle), DrainCancelled (an entry went and its
-//!   node stays), Drained (a new entry in `provider.retired`), NodeRemoved (an entry of a retired ordinal went with its
+//!   node stays), Drained (a new entry in `provider.retired` of a node without pods), NodeRemoved (an entry of a retired ordinal went with its
 //!   Node: an answered DELETE is none yet, a finalizer may hold the Node), DrainTimedOut (Stalled says so now), Conflict, InvalidSpec and ProfileUnreadable (a condition is False with
 //!   that reason now), ForceDeleted (with Drained, when pods were deleted by force). They are told after that status was written, so a restart in between
 //!   does not repeat them.
@@ -165,12 +165,15 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
         }
     }
     let known = previous.map(retired).unwrap_or_default();
+    // Whoever lowered the count: of an ordinal that went with its pods the plan tells.
+    let empty = |r: &&RetiredOrdinal| pass.observed.holding(r.ordinal).next().is_none();
     for entry in retired(next)
         .iter()
         .filter(|r| !r.abandoned && !known.iter().any(|k| k.ordinal == r.ordinal && k.time == r.time))
+        .filter(empty)
     {
         let name = pass.observed.node_name(entry.ordinal);
-        let text = format!("{name} holds no pod any more and its provider is taken away");
+        let text = format!("{name} holds no pod any more, and the workload no longer counts its provider");
         let subject = format!("{name} {}", entry.time.0);
         let drain = before.iter().find(|n| n.ordinal == entry.ordinal);
         let forced = drain.and_then(|drain| forced(pass, drain));

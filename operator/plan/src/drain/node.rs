@@ -52,14 +52,19 @@ pub(super) fn progress(scene: &Scene<'_>, silent: &[Ordinal], plan: &mut DrainPl
         let deadline = entry.last_progress + signed(scene.settings.progress_deadline);
         if deadline > scene.now {
             wake.push(deadline);
-        } else if entry.phase == DrainPhase::Evicting && silent.contains(&entry.ordinal) {
+        } else if entry.phase == DrainPhase::Evicting
+            && silent.contains(&entry.ordinal)
+            // In its grace period a pod is held by nobody.
+            && entry.pods_terminating < entry.pods_remaining
+        {
             stalled.push((entry.name.clone(), entry.pods_remaining));
         }
     }
     wake.into_iter().for_each(|at| plan.wake(at));
     for (node, pods) in stalled {
         let message = "no pod has left it for spec.drain.progressDeadlineSeconds, and nothing is known that holds them; \
-                       see the operator's log for the answers to its evictions";
+                       virtualnodepool_evictions_total counts the answers to the evictions, and RUST_LOG=vnp_operator=debug \
+                       logs each";
         let pods = usize::try_from(pods).unwrap_or(0);
         plan.block(scene.blocker(BlockerReason::Throttled, node, pods, message.to_owned()));
     }

@@ -34,10 +34,7 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
         let node = scene.seen.node_name(*ordinal);
         let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
         let note = if !ours(scene, *ordinal, plan) {
-            format!(
-                "pods are bound to {node}, for which there never was a virtual node (first: {first}); delete them, or take \
-                 spec.nodeName out of their manifests"
-            )
+            stray(scene, *ordinal, &first)
         } else if let Some(by) = came_after_only(scene, *ordinal, plan) {
             format!(
                 "{by} keeps making pods for {node}, which was removed (first: {first}); take spec.nodeName out of its manifest, \
@@ -57,6 +54,31 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
             note,
         }));
     }
+}
+
+/// Pods of a node that is not the pool's by what is known. It may have been, where the node is still there.
+fn stray(scene: &Scene<'_>, ordinal: Ordinal, first: &str) -> String {
+    let node = scene.seen.node_name(ordinal);
+    if !scene.seen.nodes.contains_key(&ordinal) {
+        return format!(
+            "pods are bound to {node}, and the pool knows no virtual node of that name (first: {first}); take spec.nodeName \
+             out of their manifests and delete them"
+        );
+    }
+    let index = ordinal.checked_sub(scene.workload.start_ordinal());
+    let raise = match index.filter(|index| *index >= 0 && !scene.seen.deleting()) {
+        Some(index) => format!(
+            "raise spec.replicas to {} to have it back and drained, or ",
+            index.saturating_add(1)
+        ),
+        None => String::new(),
+    };
+    format!(
+        "pods are bound to {node} (first: {first}), and StatefulSet {}/{} counts no provider for it, without which nobody \
+         deletes their instances; {raise}delete the instances by hand",
+        scene.workload.namespace(),
+        scene.workload.name()
+    )
 }
 
 /// Pods are bound, and `spec.drain.daemonSetPods` leaves out all of them.

@@ -937,14 +937,55 @@ fn a_provider_pod_that_does_not_go_is_told_when_the_deadline_is_over_since_the_c
     assert_eq!(told, Some((BlockerReason::StatefulSetStuck, true)));
 }
 
+/// What is told of pods on ordinals that the pool does not have.
+fn unknown(plan: &DrainPlan) -> Vec<&str> {
+    let notes = plan.findings.iter().filter_map(|f| match f {
+        Finding::Event(e) if e.reason == vnp_crds::EventReason::UnknownOrdinal => Some(e.note.as_str()),
+        _ => None,
+    });
+    notes.collect()
+}
+
 #[test]
-fn a_pod_on_an_ordinal_that_never_was_is_reported_and_nothing_else() {
+fn a_pod_on_an_ordinal_that_nobody_knows_is_reported_and_nothing_else() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
     bind(&mut seen, 99, vec![pod("stray")]);
     let plan = plan_at(&seen, 2, now());
     assert!(plan.steps.is_empty() && plan.orders.is_empty());
-    assert!(
-        matches!(&plan.findings[..], [Finding::Event(e)] if e.reason == vnp_crds::EventReason::UnknownOrdinal && e.note.contains("virtual-node-eci-99"))
+    assert_eq!(plan.findings.len(), 1);
+    assert_eq!(
+        unknown(&plan),
+        [
+            "pods are bound to virtual-node-eci-99, and the pool knows no virtual node of that name (first: shop/stray); take \
+             spec.nodeName out of their manifests and delete them"
+        ]
+    );
+}
+
+#[test]
+fn pods_on_a_node_that_is_there_are_not_told_to_be_deleted() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+    with_node(&mut seen, 2, |n| n.labels.clear());
+    bind(&mut seen, 2, vec![pod("a")]);
+    let told = "pods are bound to virtual-node-eci-2 (first: shop/a), and StatefulSet kube-system/virtual-node-eci counts no \
+                provider for it, without which nobody deletes their instances; ";
+    let raise = "raise spec.replicas to 3 to have it back and drained, or delete the instances by hand";
+    assert_eq!(unknown(&plan_at(&seen, 2, now())), [format!("{told}{raise}")]);
+    // Nothing raises the count of a pool that goes, nor brings back what lies below the first ordinal.
+    let mut deleted = (*seen.pool).clone();
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    let mut goes = seen.clone();
+    goes.pool = Arc::new(deleted);
+    assert_eq!(
+        unknown(&plan_at(&goes, 2, now())),
+        [format!("{told}delete the instances by hand")]
+    );
+    let mut raw = seen.workload.there().unwrap().raw.clone();
+    raw["spec"]["ordinals"] = json!({ "start": 5 });
+    seen.workload = Workload::new(raw).into();
+    assert_eq!(
+        unknown(&plan_at(&seen, 2, now())),
+        [format!("{told}delete the instances by hand")]
     );
 }
 
@@ -1163,6 +1204,22 @@ fn a_drain_without_progress_and_without_a_known_blocker_says_so() {
     seen.pool = Arc::new(pool);
     bind(&mut seen, 2, vec![pod("a")]);
     assert_eq!(blockers(&plan_at(&seen, 2, now())), [BlockerReason::Throttled]);
+    // One of two leaves: of the other nothing is known.
+    let leaving = BoundPod {
+        deletion: Some(after(3000)),
+        ..pod("b")
+    };
+    bind(&mut seen, 2, vec![pod("a"), leaving.clone()]);
+    assert_eq!(blockers(&plan_at(&seen, 2, now())), [BlockerReason::Throttled]);
+    // In its grace period a pod is held by nobody.
+    bind(&mut seen, 2, vec![leaving]);
+    let plan = plan_at(&seen, 2, now());
+    assert_eq!(blockers(&plan), []);
+    assert!(
+        plan.wake_at.is_some_and(|at| at <= after(3030)),
+        "{:?}",
+        plan.wake_at
+    );
 }
 
 #[test]

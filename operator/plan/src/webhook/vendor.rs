@@ -155,7 +155,7 @@ pub(super) fn fault(seen: &Observed, now: Timestamp) -> Option<(WebhookFault, St
     Some(if now < *last {
         let message =
             format!("MutatingWebhookConfiguration {CURRENT} does not show the selectors {names} yet");
-        (WebhookFault::Unknown, message)
+        (WebhookFault::Untold, message)
     } else {
         let message = format!(
             "MutatingWebhookConfiguration {CURRENT} does not show the selectors {names} a minute after they were written, so \
@@ -352,7 +352,8 @@ mod tests {
             let seen = seen(VendorSeen::Installed(installed(json!([entry(narrow)]))));
             let due = after(WRITTEN + 60);
             assert_eq!(selectors_due(&seen, now()), Some(due));
-            assert_eq!(fault(&seen, now()).unwrap().0, WebhookFault::Unknown);
+            // That was seen, so nothing that was found before holds instead.
+            assert_eq!(fault(&seen, now()).unwrap().0, WebhookFault::Untold);
             let (kind, message) = fault(&seen, due).unwrap();
             assert_eq!(kind, WebhookFault::Pending);
             assert!(message.contains("selectors burst.a a minute"), "{message}");

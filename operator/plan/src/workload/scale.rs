@@ -37,7 +37,7 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
     part.steps.push(raise(workload, wanted));
     part.findings.push(Finding::Provider {
         state: ProviderState::ScalingUp,
-        message: format!("the StatefulSet goes from {count} to {wanted} replicas"),
+        message: format!("the StatefulSet has {count} replicas, and {wanted} are wanted"),
     });
     if raised == Some(wanted) {
         part.findings.push(Finding::Event(EventNote {
@@ -120,19 +120,25 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
         }
         highest = highest.max(Some(ordinal));
         let node = observed.node_name(ordinal);
-        // A shrink of ours may have lost its race before the status says that the ordinal went.
-        let ours = workload.replicas_manager() == Some(vnp_crds::FIELD_MANAGER);
-        let (reason, note) = if entry.is_some() || ours {
+        let by = workload.replicas_manager();
+        // The evidence of the object counts. Where nobody knows who wrote it, the status says whether the ordinal went.
+        let ours = by.map_or(entry.is_some(), |by| by == vnp_crds::FIELD_MANAGER);
+        let count = ordinal.saturating_sub(workload.start_ordinal()).saturating_add(1);
+        let then = match observed.pool.is_paused() {
+            true => "the pool is paused, so it stays so until that ends".to_owned(),
+            false => format!("the count has to go back up to {count}"),
+        };
+        let (reason, note) = if ours {
             let note = format!(
-                "{node} was removed as empty and {pods} pods are bound to it: its provider is brought back, then it is \
-                 drained again"
+                "{node} was removed as empty and {pods} pods are bound to it: nobody can delete their instances meanwhile; \
+                 {then}"
             );
             (EventReason::RaceLost, note)
         } else {
-            let by = workload.replicas_manager().unwrap_or("somebody");
+            let by = by.unwrap_or("somebody");
             let note = format!(
-                "{by} lowered StatefulSet {} to {} replicas while {pods} pods are bound to {node}: scaled back up; change \
-                 spec.replicas of the pool instead",
+                "{by} lowered StatefulSet {} to {} replicas while {pods} pods are bound to {node}: nobody can delete their \
+                 instances meanwhile; {then}; change spec.replicas of the pool instead",
                 workload.name(),
                 workload.replicas()
             );
@@ -422,6 +428,73 @@ mod tests {
             let mut part = Part::default();
             let workload = seen.workload.there().unwrap().clone();
             assert_eq!(rescue(&seen, &workload, &mut part).is_some(), rescued, "{value}");
+        }
+    }
+
+    fn managed(seen: &mut Observed, manager: &str) {
+        let mut raw = seen.workload.there().unwrap().raw.clone();
+        raw["metadata"]["managedFields"] = json!([{
+            "manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z",
+            "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+        seen.workload = Workload::new(raw).into();
+    }
+
+    fn notes(part: &Part) -> Vec<&str> {
+        let notes = part.findings.iter().filter_map(|f| match f {
+            Finding::Event(e) => Some(e.note.as_str()),
+            _ => None,
+        });
+        notes.collect()
+    }
+
+    #[test]
+    fn who_lowered_it_is_told_also_after_the_status_says_it_went() {
+        for (manager, reason, starts) in [
+            (
+                "kubectl-scale",
+                EventReason::ForeignScale,
+                "kubectl-scale lowered",
+            ),
+            (
+                vnp_crds::FIELD_MANAGER,
+                EventReason::RaceLost,
+                "virtual-node-eci-2 was removed as empty",
+            ),
+        ] {
+            let mut seen = observed(pool(json!({})), 2);
+            managed(&mut seen, manager);
+            bind(&mut seen, 2, vec![pod("a")]);
+            retire(&mut seen, 2, false);
+            let part = look(&seen, Some(2), true);
+            assert_eq!((raised(&part), events(&part)), (Some(3), vec![reason]));
+            assert!(notes(&part)[0].starts_with(starts), "{:?}", notes(&part));
+        }
+    }
+
+    #[test]
+    fn a_paused_pool_does_not_say_that_it_scales_back() {
+        for (manager, paused) in [
+            ("kubectl-scale", true),
+            (vnp_crds::FIELD_MANAGER, true),
+            ("kubectl-scale", false),
+        ] {
+            let mut seen = observed(pool(json!({ "paused": paused })), 2);
+            managed(&mut seen, manager);
+            with_node(&mut seen, 2, |_| {});
+            bind(&mut seen, 2, vec![pod("a")]);
+            let part = look(&seen, Some(2), true);
+            let note = notes(&part)[0];
+            assert!(
+                note.contains("nobody can delete their instances meanwhile"),
+                "{note}"
+            );
+            assert!(
+                !note.contains("scaled back up") && !note.contains("brought back"),
+                "{note}"
+            );
+            assert_eq!(note.contains("has to go back up to 3"), !paused, "{note}");
+            assert_eq!(note.contains("the pool is paused"), paused, "{note}");
         }
     }
 }

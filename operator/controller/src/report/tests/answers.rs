@@ -95,6 +95,18 @@ fn states() -> Vec<State> {
             ],
         ),
         state(
+            "ProviderUnavailable",
+            plain(),
+            saying([provider(ProviderState::Unhealthy)]),
+            &[0, 600],
+            [
+                "virtual-node-eci-2",
+                "its Node is not Ready",
+                "look at the provider pods in namespace kube-system",
+                "nothing has moved since 2027-01-15T08:00:00Z",
+            ],
+        ),
+        state(
             "RolloutReverted",
             plain(),
             saying([reverted]),

@@ -517,3 +517,20 @@ fn the_plan_has_the_first_word() {
     let events = told(&mut story, &plan, &Attempts::default(), 30);
     assert_eq!(events, [(EventReason::DrainBlocked, "own".to_owned())]);
 }
+
+#[test]
+fn a_node_that_somebody_scales_away_with_its_pods_is_not_called_drained() {
+    let away = |pods: usize| {
+        let mut story = Story::of(pool(json!({})));
+        node(&mut story, 2);
+        reasons(&mut story, &draining(10, []), 10);
+        let pods = vec![vnp_plan::observed::BoundPod::default(); pods];
+        story.observed.bound.insert(2, Arc::new(pods));
+        let mut plan = settled();
+        plan.facts.target = Some(2);
+        retired(&mut plan, 20, false);
+        reasons(&mut story, &plan, 20)
+    };
+    assert_eq!(away(1), []);
+    assert_eq!(away(0), [EventReason::Drained]);
+}

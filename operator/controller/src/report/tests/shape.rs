@@ -2,10 +2,14 @@
 
 use serde_json::json;
 use vnp_crds::{BlockerReason, ConditionType, DrainPhase, LimitedBy};
-use vnp_plan::finding::Finding;
+use vnp_plan::finding::{Finding, ProviderState};
+use vnp_plan::observed::{CordonOwner, NodeView, Workload};
+use vnp_plan::plan::NodeInDrain;
 
 use crate::report::status::Report;
-use crate::report::testing::{Story, at, blocked, draining, in_drain, pool, provider, saying, settled};
+use crate::report::testing::{
+    Story, at, blocked, draining, in_drain, pool, provider, saying, settled, workload,
+};
 
 fn ready(report: &Report) -> &str {
     &report.status.condition(ConditionType::Ready).unwrap().message
@@ -231,4 +235,171 @@ fn providers_that_come_up_say_where_to_look_and_until_when() {
         message: "field x".to_owned(),
     };
     assert_eq!(ready(&story.pass(&saying([refused]), 1)), "InvalidSpec: field x");
+}
+
+/// Only as many nodes as `maxConcurrentNodes` drain at once, from the top: those between them and the target go later.
+#[test]
+fn the_number_that_keeps_a_node_is_the_one_that_counts_it() {
+    let told = |start: i32, nodes: &[(i32, DrainPhase)]| {
+        let mut story = Story::of(pool(json!({})));
+        let mut raw = workload().raw;
+        raw["spec"]["replicas"] = json!(5);
+        raw["spec"]["ordinals"] = json!({"start": start});
+        story.observed.workload = Workload::new(raw).into();
+        let mut plan = draining(0, []);
+        plan.facts.draining = nodes
+            .iter()
+            .map(|(ordinal, phase)| NodeInDrain {
+                phase: *phase,
+                ..in_drain(*ordinal, 0)
+            })
+            .collect();
+        ready(&story.pass(&plan, 1)).to_owned()
+    };
+    for (start, nodes, expected) in [
+        (
+            0,
+            &[(4, DrainPhase::Evicting)][..],
+            "; set spec.replicas: 5 to keep the node",
+        ),
+        (
+            0,
+            &[(4, DrainPhase::Removing), (3, DrainPhase::Evicting)],
+            "; set spec.replicas: 4 to keep the node",
+        ),
+        (
+            0,
+            &[(4, DrainPhase::Evicting), (3, DrainPhase::Evicting)],
+            "; set spec.replicas: 5 to keep the nodes",
+        ),
+        (
+            10,
+            &[(12, DrainPhase::Evicting)],
+            "; set spec.replicas: 3 to keep the node",
+        ),
+    ] {
+        let message = told(start, nodes);
+        assert!(message.ends_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_node_that_is_taken_away_has_no_deadline() {
+    for on_timeout in ["Wait", "Abort", "ForceDelete"] {
+        for phase in [DrainPhase::Shrinking, DrainPhase::Removing] {
+            let drain = json!({"timeoutSeconds": 600, "onTimeout": on_timeout});
+            let mut plan = draining(0, []);
+            plan.facts.draining[0].phase = phase;
+            plan.facts.draining[0].pods_remaining = 0;
+            let report = Story::of(pool(json!({"spec": {"drain": drain}}))).pass(&plan, 1);
+            assert!(!ready(&report).contains("timeoutSeconds"), "{}", ready(&report));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_deleted_by_force_where_no_pod_is_left() {
+    let force = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "ForceDelete"}}});
+    let mut plan = draining(500, []);
+    plan.facts.draining[0].phase = DrainPhase::Emptying;
+    plan.facts.draining[0].pods_remaining = 0;
+    for announced in [None, Some(at(540))] {
+        plan.facts.draining[0].force_announced = announced;
+        plan.facts.draining[0].force_at = announced.map(|_| at(600));
+        let report = Story::of(pool(force.clone())).pass(&plan, 541);
+        assert!(!ready(&report).contains("budgets"), "{}", ready(&report));
+    }
+}
+
+#[test]
+fn two_forced_nodes_have_their_own_times() {
+    let force = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "ForceDelete"}}});
+    let mut plan = draining(500, []);
+    plan.facts.draining.push(in_drain(1, 500));
+    for (node, force_at) in plan.facts.draining.iter_mut().zip([700, 600]) {
+        node.force_announced = Some(at(540));
+        node.force_at = Some(at(force_at));
+    }
+    let report = Story::of(pool(force)).pass(&plan, 541);
+    let first = "from 2027-01-15T08:10:00Z on the pods left on virtual-node-eci-1 are deleted past their budgets; from \
+                 2027-01-15T08:11:40Z on the pods left on virtual-node-eci-2 are deleted past their budgets; draining";
+    assert!(ready(&report).starts_with(first), "{}", ready(&report));
+}
+
+#[test]
+fn a_sick_provider_holds_forced_deletion() {
+    let force = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "ForceDelete"}}});
+    let mut sick = Finding::Blocker(vnp_plan::finding::Blocker {
+        reason: BlockerReason::ProviderUnavailable,
+        object: "virtual-node-eci-2".to_owned(),
+        pods: 140,
+        since: Some(at(0)),
+        message: "its Node is not Ready".to_owned(),
+        terminal: false,
+    });
+    for (now, reason, starts) in [
+        (
+            590,
+            BlockerReason::ProviderUnavailable,
+            "from 2027-01-15T08:10:00Z on the pods left on",
+        ),
+        (
+            610,
+            BlockerReason::ProviderUnavailable,
+            "the pods left on virtual-node-eci-2 may be deleted past their budgets since 2027-01-15T08:10:00Z, and that waits \
+             for what ProviderUnavailable names; draining",
+        ),
+        (
+            610,
+            BlockerReason::BlockedByBudget,
+            "from 2027-01-15T08:10:00Z on the pods left on",
+        ),
+    ] {
+        if let Finding::Blocker(blocker) = &mut sick {
+            blocker.reason = reason;
+        }
+        let mut plan = draining(500, [sick.clone()]);
+        plan.facts.draining[0].force_announced = Some(at(540));
+        plan.facts.draining[0].force_at = Some(at(600));
+        let report = Story::of(pool(force.clone())).pass(&plan, now);
+        assert!(ready(&report).starts_with(starts), "{}", ready(&report));
+    }
+}
+
+/// Given up is decided in the pass that plans the uncordon, which may be refused.
+#[test]
+fn a_cordon_that_is_still_on_is_not_said_to_be_off() {
+    let abort = json!({"spec": {"drain": {"timeoutSeconds": 600, "onTimeout": "Abort"}}});
+    let mut plan = draining(0, []);
+    plan.facts.draining[0].phase = DrainPhase::Aborted;
+    let mut story = Story::of(pool(abort));
+    assert!(ready(&story.pass(&plan, 600)).contains(", our cordon is off; "));
+    let cordoned = NodeView {
+        name: "virtual-node-eci-2".to_owned(),
+        unschedulable: true,
+        cordon_owner: CordonOwner::Us,
+        ..NodeView::default()
+    };
+    story.observed.nodes.insert(2, std::sync::Arc::new(cordoned));
+    let report = story.pass(&plan, 601);
+    assert!(
+        ready(&report).contains(", our cordon on virtual-node-eci-2 is being taken off; "),
+        "{}",
+        ready(&report)
+    );
+}
+
+#[test]
+fn where_there_is_no_workload_nobody_is_sent_to_its_pods() {
+    let mut story = Story::of(pool(json!({})));
+    for (second, until) in [
+        (0, "Stalled at 2027-01-15T08:10:00Z if nothing moves"),
+        (600, "nothing has moved since 2027-01-15T08:00:00Z"),
+    ] {
+        let report = story.pass(&saying([provider(ProviderState::Absent)]), second);
+        assert_eq!(
+            ready(&report),
+            format!("virtual-node-eci-2: its Node is not Ready; {until}")
+        );
+    }
 }

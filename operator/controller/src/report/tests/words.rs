@@ -390,6 +390,12 @@ fn providers_that_do_not_come_up_stall_and_a_restart_does_not_hide_it() {
         of(&story.pass(&plan, 601), ConditionType::Stalled),
         Some(("True", "ProviderUnavailable"))
     );
+    // The time too is the one that was told.
+    let told = message(&story.pass(&plan, 650), ConditionType::Stalled).to_owned();
+    assert!(
+        told.contains("nothing has moved since 2027-01-15T08:00:00Z"),
+        "{told}"
+    );
     // Other words mean that something moved.
     let other = Finding::Provider {
         state: ProviderState::Unhealthy,
@@ -667,4 +673,157 @@ fn a_pool_that_is_short_of_replicas_is_not_ready() {
             assert!(said.message.contains("has 3 of 4 replicas"), "{}", said.message);
         }
     }
+}
+
+#[test]
+fn nodes_of_a_workload_that_is_not_taken_over_are_not_called_missing() {
+    let mut raw = workload().raw;
+    raw["metadata"]["labels"] = json!({});
+    for (target, paused) in [(2, false), (2, true), (0, true)] {
+        let mut story = Story::of(pool(json!({"spec": {"paused": paused}})));
+        story.observed.workload = Workload::new(raw.clone()).into();
+        let mut plan = settled();
+        plan.facts.target = Some(target);
+        plan.facts.nodes = 0;
+        plan.facts.available = 0;
+        let report = story.pass(&plan, 0);
+        let said = report.status.condition(ConditionType::Ready).unwrap();
+        assert_eq!(said.status, "False");
+        assert!(!said.message.contains("are registered"), "{}", said.message);
+        assert!(
+            said.message
+                .ends_with("StatefulSet kube-system/virtual-node-eci is not taken over yet"),
+            "{}",
+            said.message
+        );
+    }
+}
+
+fn message(report: &Report, type_: ConditionType) -> &str {
+    &report.status.condition(type_).unwrap().message
+}
+
+#[test]
+fn what_another_webhook_did_proves_nothing_of_this_one() {
+    let webhook = |mode: &str| pool(json!({"spec": {"placement": {"webhook": mode}}})).spec;
+    let unknown = saying([Finding::Webhook {
+        fault: WebhookFault::Unknown,
+        message: "not looked at yet".to_owned(),
+    }]);
+    for (one, other) in [("Vendor", "Operator"), ("Operator", "Vendor")] {
+        let mut story = Story::of(pool(json!({"spec": {"placement": {"webhook": one}}})));
+        story.observed.webhook = WebhookState::InPlace(Probed::Mutated);
+        story.pass(&settled(), 0);
+        story.observed.webhook = WebhookState::InPlace(Probed::NotYet);
+        let same = story.pass(&unknown, 1);
+        assert_eq!(
+            of(&same, ConditionType::WebhookReady),
+            Some(("True", "Verified")),
+            "{one}"
+        );
+        std::sync::Arc::make_mut(&mut story.observed.pool).spec = webhook(other);
+        let report = story.pass(&unknown, 2);
+        assert_eq!(
+            of(&report, ConditionType::WebhookReady),
+            Some(("Unknown", "Unknown")),
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn what_holds_from_before_is_said_as_it_was_said_then() {
+    let mut story = Story::of(pool(json!({})));
+    story.observed.webhook = WebhookState::InPlace(Probed::RefusedMutated {
+        refusal: vnp_plan::webhook::refusal::Refusal {
+            by: vnp_plan::webhook::refusal::Refuser::Policy("p".to_owned()),
+            message: "no".to_owned(),
+        },
+        plain: vnp_plan::webhook::probe::Plain::Refused,
+    });
+    let before = story.pass(&settled(), 0);
+    story.observed.webhook = WebhookState::InPlace(Probed::NotYet);
+    let unknown = saying([Finding::Webhook {
+        fault: WebhookFault::Unknown,
+        message: "no pod was tried yet".to_owned(),
+    }]);
+    let after = story.pass(&unknown, 1);
+    let type_ = ConditionType::WebhookReady;
+    assert_eq!(message(&after, type_), message(&before, type_));
+}
+
+#[test]
+fn of_a_pool_that_goes_or_is_not_served_nothing_is_called_in_place() {
+    let policies = json!({"resourcePolicies": [{"name": "web", "namespaces": ["shop"]}]});
+    let asked = [ConditionType::ProfileSynced, ConditionType::SchedulingReady];
+    let unserved = json!({"spec": {"provider": {"type": "Deployment"}, "scheduling": policies}});
+    let report = Story::of(pool(unserved)).pass(&saying([refused(Reason::NotSupportedYet)]), 0);
+    for type_ in asked {
+        assert_eq!(of(&report, type_), Some(("Unknown", "Unknown")), "{type_}");
+        assert!(message(&report, type_).contains("spec.provider.type Deployment"));
+    }
+    let deleted = json!({
+        "metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}, "spec": {"scheduling": policies},
+    });
+    let report = Story::of(pool(deleted)).pass(&settled(), 0);
+    for type_ in asked {
+        assert_eq!(of(&report, type_), Some(("True", "NotRequired")), "{type_}");
+        let said = message(&report, type_);
+        assert!(
+            !said.contains("in place") && !said.contains("says what"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_pool_is_not_as_specified() {
+    let type_ = ConditionType::ProviderReady;
+    let mut plan = saying([refused(Reason::EnvFromReference)]);
+    // A rule that can't be followed keeps nobody from looking at the workload.
+    assert_eq!(of(&once(&plan, 0), type_), Some(("True", "ProviderHealthy")));
+    plan.facts.workload_refused = true;
+    let report = once(&plan, 0);
+    assert_eq!(of(&report, type_), Some(("Unknown", "Unknown")));
+    let said = message(&report, type_);
+    assert!(
+        said.contains("EnvFromReference") && said.contains("3 of 3 providers are Ready"),
+        "{said}"
+    );
+    assert!(!said.contains("as specified"), "{said}");
+    let deleted = json!({"metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}});
+    let report = Story::of(pool(deleted)).pass(&settled(), 0);
+    assert_eq!(
+        message(&report, type_),
+        "3 of 3 providers of kube-system/virtual-node-eci are Ready"
+    );
+}
+
+#[test]
+fn what_the_server_refuses_is_said_before_what_was_to_be_written() {
+    let attempts = Attempts {
+        done: Vec::new(),
+        refused: vec![RefusedWrite {
+            track: TrackKind::Workload,
+            message: "statefulsets is forbidden: grant patch".to_owned(),
+        }],
+    };
+    for state in [
+        ProviderState::Absent,
+        ProviderState::ScalingUp,
+        ProviderState::Updating,
+    ] {
+        let plan = saying([provider(state)]);
+        let alone = once(&plan, 0);
+        let report = Story::of(pool(json!({}))).pass_with(&plan, &attempts, 0);
+        for type_ in [ConditionType::Ready, ConditionType::ProviderReady] {
+            let starts = "statefulsets is forbidden: grant patch; virtual-node-eci-2: ";
+            assert!(message(&report, type_).starts_with(starts), "{state:?} {type_}");
+            assert_eq!(of(&report, type_), of(&alone, type_), "{state:?} {type_}");
+        }
+    }
+    // What is said of a provider that is sick has nothing to do with it.
+    let report =
+        Story::of(pool(json!({}))).pass_with(&saying([provider(ProviderState::Unhealthy)]), &attempts, 0);
+    assert!(message(&report, ConditionType::ProviderReady).starts_with("virtual-node-eci-2: "));
 }

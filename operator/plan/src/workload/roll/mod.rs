@@ -158,6 +158,10 @@ impl Roll<'_> {
             let partition = (created && self.workload.replicas() == 0).then_some(0);
             part.steps
                 .push(self.write(&change, partition, None, PatchPurpose::Configure));
+            self.say_updating(
+                part,
+                "the template of the StatefulSet is not the pool's yet".to_owned(),
+            );
             return Ok(());
         }
         let paused = self.observed.pool.is_paused();

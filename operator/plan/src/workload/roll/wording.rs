@@ -79,12 +79,12 @@ impl Roll<'_> {
     pub(super) fn say_reverted(&self, part: &mut Part) {
         let wanted = self.observed.pool.spec.provider.image.as_deref();
         let container = self.observed.pool.spec.provider.container();
-        let runs = provider_container(self.workload, container)
+        let there = provider_container(self.workload, container)
             .ok()
             .and_then(|index| self.workload.containers().get(index)?["image"].as_str());
-        let what = match (wanted, runs) {
-            (Some(wanted), Some(runs)) if wanted != runs => {
-                format!("image {wanted} was taken back to {runs}")
+        let what = match (wanted, there) {
+            (Some(wanted), Some(there)) if wanted != there => {
+                format!("image {wanted} was taken back to {there}")
             }
             _ => "the template that the pool asks for was taken back to the former one".to_owned(),
         };
