@@ -37,7 +37,7 @@ wire_enum! {
         RolloutReverted,
         /// Somebody keeps uncordoning a node that is drained.
         CordonContested,
-        /// A pod names a node that the pool never had.
+        /// A pod names a node that the pool does not have.
         UnknownOrdinal,
         /// The configuration works but is probably not what was meant.
         ConfigWarning,

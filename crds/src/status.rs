@@ -177,7 +177,7 @@ pub struct DrainStatus {
     /// Pods left and at the start, `2412/3000`; empty once the drain is given up.
     pub summary: String,
 
-    /// Pods on the draining nodes when their drain began.
+    /// Pods on the draining nodes when their drain began, or more when more came.
     pub pods_total: i32,
 
     /// Pods still bound to them.
@@ -251,7 +251,7 @@ pub struct DrainingNode {
     /// When its drain began.
     pub started_at: Time,
 
-    /// When the last pod left; of an aborted drain, the deadline that had passed.
+    /// When the last pod left, or the start; of an aborted drain, the deadline that had passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
 
@@ -274,7 +274,7 @@ pub struct DrainingNode {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reaped_provider_uid: Option<String>,
 
-    /// Pods on it when its drain began.
+    /// Pods on it when its drain began, or more when more came.
     pub pods_total: i32,
 
     /// Pods still bound to it.
@@ -306,9 +306,9 @@ wire_enum! {
         EvictionForbidden,
         /// Nobody could delete the instances.
         ProviderUnavailable,
-        /// The Node is gone while its pods are not.
+        /// There is no Node of that name while pods may run.
         NodeMissing,
-        /// Somebody keeps uncordoning the node.
+        /// Somebody keeps uncordoning the node, or another installation of the operator holds it.
         CordonContested,
         /// The other virtual nodes lack room.
         InsufficientCapacity,
@@ -330,7 +330,8 @@ pub struct Blocker {
     /// Why.
     pub reason: BlockerReason,
 
-    /// The object that blocks, as `kind/namespace/name` or `kind/name`.
+    /// The object that blocks: `namespace/name` of a pod, a budget or a StatefulSet, the name of a node or a namespace, or
+    /// `kind/name` and the like of others.
     pub object: String,
 
     /// Pods held back by it.

@@ -84,7 +84,7 @@ impl Prober {
             failures = if answers { 0 } else { failures.saturating_add(1) };
             if answers || failures >= SAID_AFTER {
                 if !answers {
-                    tracing::warn!(?probed, failures, "the webhook does not answer");
+                    tracing::warn!(?probed, failures, "no dry run showed that the webhook answers");
                 }
                 self.metrics.webhook_answers(Some(answers));
                 self.cluster.webhook_probed(probed);

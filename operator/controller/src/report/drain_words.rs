@@ -163,6 +163,7 @@ fn taken_away(node: &NodeInDrain) -> bool {
 /// Until when it may go on by itself, or since when it has not. Pods of a node that is not drained yet come and go unseen.
 fn still(held: &Held, going: &[&NodeInDrain]) -> Option<String> {
     match held.stalls_at {
+        Some(at) if held.by.pods == 0 => Some(format!("Stalled at {at} if that lasts")),
         Some(at) => Some(format!("Stalled at {at} unless a pod leaves before")),
         None if going.is_empty() => None,
         None => Some(format!("no pod has left since {}", held.still_since)),

@@ -120,8 +120,11 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     let before = previous.map(draining).unwrap_or_default();
     let after = draining(next);
 
-    // A Node that only has to be removed may have been left out of the list before.
-    let leaving = |n: &DrainingNode| matches!(n.phase, DrainPhase::Shrinking | DrainPhase::Removing);
+    // A Node that only has to be removed may have been left out of the list before, and what is given up does not start.
+    let leaving = |n: &DrainingNode| {
+        let over = [DrainPhase::Shrinking, DrainPhase::Removing, DrainPhase::Aborted];
+        over.contains(&n.phase)
+    };
     let told = |n: &DrainingNode| {
         let known = previous.filter(|status| before.iter().any(|k| same_drain(k, n) && begun(status, k)));
         known.is_some()
@@ -150,8 +153,9 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
             }
             (false, true, Some(target)) => {
                 let text = format!(
-                    "{} stays, {target} nodes are wanted: its drain ended with {} pods on it",
-                    node.name, node.pods_remaining
+                    "{} stays, because {target} nodes are wanted; {} pods are on it",
+                    node.name,
+                    pass.observed.holding(node.ordinal).count()
                 );
                 let key = match previous {
                     Some(status) if begun(status, node) => drain_key(node),
@@ -196,6 +200,9 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
 /// What forced deletion did to the pods of a node that is empty now.
 fn forced(pass: &Pass<'_>, drain: &DrainingNode) -> Option<String> {
     let since = drain.force_delete_time.as_ref()?.0;
+    if drain.empty_since.as_ref().is_some_and(|empty| empty.0 < since) {
+        return None;
+    }
     let trail = pass.observed.audit.as_ref();
     let uid = drain.uid.as_deref().unwrap_or_default();
     let deleted = trail.and_then(|t| t.deleted_since(&drain.name, uid, drain.started_at.0, since));

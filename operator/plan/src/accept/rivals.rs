@@ -33,11 +33,7 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
             .iter()
             .any(|p| p.metadata.name.as_deref() == Some(owner));
         let remedy = if exists {
-            format!(
-                "nothing was made for pool {0}: delete {0}, and where its nodes are wanted make a pool with another \
-                 spec.provider.name; leave pool {owner} as it is, it runs them",
-                observed.pool_name()
-            )
+            format!("{}; leave pool {owner} as it is", instead(observed))
         } else {
             format!(
                 "there is no such pool: create it again, or remove the label {} from the StatefulSet",
@@ -77,13 +73,29 @@ pub(super) fn check(observed: &Observed) -> Option<Refusal> {
     Some(Refusal::new(
         Reason::Conflict,
         format!(
-            "spec.provider.name is {}, which the older pool {1} names {why}; nothing was made for pool {2}: delete {2}, and \
-             where its nodes are wanted make a pool with another spec.provider.name; leave pool {1} as it is",
+            "spec.provider.name is {}, which the older pool {1} names {why}; {2}; leave pool {1} as it is",
             ours.name,
             rival.metadata.name.as_deref().unwrap_or_default(),
-            observed.pool_name(),
+            instead(observed),
         ),
     ))
+}
+
+/// What to do with the pool whose workload another one has. It may have run that before, when somebody took its label off.
+fn instead(observed: &Observed) -> String {
+    let pool = observed.pool_name();
+    let status = observed.pool.status.as_ref().and_then(|s| s.provider.as_ref());
+    if status.is_some_and(|provider| !provider.registered.is_empty()) {
+        format!(
+            "pool {pool} has had nodes: put the label {}: {pool} back on the StatefulSet if it is {pool}'s",
+            vnp_crds::POOL_LABEL
+        )
+    } else {
+        format!(
+            "nothing was made for pool {pool}: delete {pool}, and where its nodes are wanted make a pool with another \
+             spec.provider.name"
+        )
+    }
 }
 
 /// The oldest pool that is older than this one, lives, and is meant by `claims`.
@@ -180,5 +192,30 @@ mod tests {
                 .message
                 .contains("remove the label virtualnodes.dev/pool")
         );
+    }
+
+    #[test]
+    fn a_pool_whose_label_was_taken_off_is_not_told_that_nothing_was_made() {
+        let provider = |registered: &[i32]| json!({ "status": { "provider": { "type": "StatefulSet", "registered": registered } } });
+        for (registered, made) in [(&[][..], false), (&[0, 1], true)] {
+            let mut labelled = held();
+            labelled["metadata"]["labels"][vnp_crds::POOL_LABEL] = json!("rival");
+            let taken = Observed {
+                others: vec![rival(YOUNGER, json!({}))],
+                ..with_workload(observed(pool(provider(registered))), workload(labelled))
+            };
+            let older = Observed {
+                others: vec![rival(OLDER, json!({}))],
+                ..observed(pool(provider(registered)))
+            };
+            for seen in [taken, older] {
+                let told = check(&seen).unwrap().message;
+                assert_eq!(told.contains("nothing was made for pool burst"), !made, "{told}");
+                let back =
+                    "put the label virtualnodes.dev/pool: burst back on the StatefulSet if it is burst's";
+                assert_eq!(told.contains(back), made, "{told}");
+                assert!(!told.contains("it runs them"), "{told}");
+            }
+        }
     }
 }

@@ -158,6 +158,10 @@ fn abandon_trouble(observed: &Observed, value: &str) -> Option<String> {
     {
         return None;
     }
+    if observed.workload.unknown().is_some() {
+        // Which nodes it has can't be told.
+        return None;
+    }
     let workload = observed
         .held_workload()
         .filter(|w| w.ordinals().contains(&ordinal));
@@ -319,6 +323,15 @@ mod tests {
             );
         }
         assert_eq!(notes(&abandoning("virtual-node-eci-2/n2", json!({}))), [""; 0]);
+    }
+
+    #[test]
+    fn nothing_is_said_of_break_glass_while_the_workload_is_unseen() {
+        let mut seen = abandoning("virtual-node-eci-2/n2", json!({}));
+        seen.workload = crate::observed::WorkloadSeen::Unknown(crate::observed::Blind::NotWatched);
+        assert_eq!(notes(&seen), [""; 0]);
+        seen.workload = crate::observed::WorkloadSeen::Absent;
+        assert!(notes(&seen)[0].contains("not one of the nodes"));
     }
 
     #[test]

@@ -218,9 +218,9 @@ impl Answer {
 fn at_admission(by: Option<&Refuser>, text: &str, forced: bool) -> String {
     let what = if forced { "deletion" } else { "eviction" };
     match by {
-        None => format!("an admission policy or webhook refuses the {what}: {text}"),
+        None => format!("the API server refuses the {what}: {text}"),
         Some(webhook @ Refuser::SilentWebhook(_)) => format!(
-            "{webhook} does not answer, and its failurePolicy is Fail, so the API server refuses the {what}; repair it, or set \
+            "{webhook} could not be called, and its failurePolicy is Fail, so the API server refuses the {what}; repair it, or set \
              failurePolicy: Ignore: {text}"
         ),
         Some(refuser) => format!(
@@ -776,5 +776,23 @@ mod tests {
         ];
         let labels: std::collections::BTreeSet<&str> = all.iter().map(Answer::label).collect();
         assert_eq!(labels.len(), all.len());
+    }
+
+    #[test]
+    fn who_refused_is_not_guessed() {
+        let by_server = failure(401, "Unauthorized", "Unauthorized", json!({}));
+        let (_, _, message) = by_server.blocker(&candidate(&[])).unwrap();
+        assert_eq!(message, "the API server refuses the eviction: Unauthorized");
+        let badly = "Internal error occurred: failed calling webhook \"guard\": failed to call webhook: tls: failed to verify \
+                     certificate: x509: certificate has expired";
+        let (_, _, message) = failure(500, "InternalError", badly, json!({}))
+            .blocker(&candidate(&[]))
+            .unwrap();
+        assert!(
+            message.starts_with(
+                "admission webhook guard could not be called, and its failurePolicy is Fail, so"
+            ),
+            "{message}"
+        );
     }
 }

@@ -261,7 +261,7 @@ fn next_of<'a>(
 
 fn left_to_finish(stage: &str) -> String {
     format!(
-        "its pods are left to finish (spec.drain.stages[name={stage}].waitFor: Completion), and later stages wait for them; \
+        "its pods are left to finish (spec.drain.stages[name={stage}].waitFor: Completion), and those of later stages come after them; \
          to go on at once, delete the pods or set waitFor: Eviction"
     )
 }

@@ -221,11 +221,14 @@ pub(super) fn abandon(
         return false;
     };
     entry.phase = DrainPhase::Shrinking;
-    plan.findings.push(Finding::Event(EventNote {
-        reason: EventReason::NodeAbandoned,
-        subject: expected.clone(),
-        note: abandoned_note(scene, ordinal, &entry.name),
-    }));
+    // Told before the write, so not while a pause holds that.
+    if !scene.seen.pool.is_paused() {
+        plan.findings.push(Finding::Event(EventNote {
+            reason: EventReason::NodeAbandoned,
+            subject: expected.clone(),
+            note: abandoned_note(scene, ordinal, &entry.name),
+        }));
+    }
     let Some(fence) = fenced(scene, ordinal, plan) else {
         return true;
     };

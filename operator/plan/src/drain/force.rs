@@ -103,9 +103,10 @@ pub(super) fn announce(scene: &Scene<'_>, entry: &NodeInDrain, force_at: Timesta
         subject: format!("{} {}", entry.name, entry.started_at),
         note: format!(
             "the pods that are left on {} at {force_at} are deleted past budgets (spec.drain.timeoutSeconds: {}, onTimeout: \
-             ForceDelete); raise timeoutSeconds, set onTimeout: Wait or raise spec.replicas to prevent that",
+             ForceDelete); to prevent that, raise timeoutSeconds, set onTimeout: Wait or {}",
             entry.name,
-            timeout.as_secs()
+            timeout.as_secs(),
+            scene.keep_hint()
         ),
     }));
 }

@@ -41,6 +41,8 @@ pub enum Unhealthy {
     NodeUnreadable,
     /// The Node is not Ready.
     NodeNotReady,
+    /// No heartbeat was seen yet.
+    NoSign,
     /// No heartbeat within [`HEARTBEAT_LIMIT`].
     NoHeartbeat,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Unhealthy {
             }
             Self::NodeUnreadable => "its Node can't be read",
             Self::NodeNotReady => "its Node is not Ready",
+            Self::NoSign => "its provider has not been seen to send a heartbeat yet",
             Self::NoHeartbeat => "its provider has not sent a heartbeat for 40 seconds",
         })
     }
@@ -110,7 +113,8 @@ pub fn health(
     }
     match &node.heartbeat {
         Some(beat) if now.duration_since(beat.seen_at) <= HEARTBEAT_LIMIT => {}
-        _ => return Err(Unhealthy::NoHeartbeat),
+        Some(_) => return Err(Unhealthy::NoHeartbeat),
+        None => return Err(Unhealthy::NoSign),
     }
     Ok(ProviderMark {
         pod_uid: pod.uid.clone(),

@@ -35,7 +35,7 @@ pub(super) fn keeps_fence(scene: &Scene<'_>, fence: &str, chosen: &[Ordinal], pl
     };
     let known = scene.seen.recall.other_fence.as_ref();
     let since = known.filter(|(known, _)| known == fence).map(|(_, since)| *since);
-    waits(scene, ordinal, other, since, plan)
+    waits(scene, ordinal, ("fence", other), since, plan)
 }
 
 /// True while the cordon is left to the installation that set it.
@@ -50,13 +50,14 @@ pub(super) fn keeps_cordon(
         return false;
     };
     let since = scene.seen.memory.get(&ordinal).and_then(|m| m.cordoned_since);
-    waits(scene, ordinal, other, since, plan)
+    waits(scene, ordinal, ("cordon", other), since, plan)
 }
 
+/// `held_by`: what holds it, and the installation that set that. Whether that one still runs is not seen.
 fn waits(
     scene: &Scene<'_>,
     ordinal: Ordinal,
-    other: &str,
+    held_by: (&str, &str),
     since: Option<Timestamp>,
     plan: &mut DrainPlan,
 ) -> bool {
@@ -65,9 +66,10 @@ fn waits(
         return false;
     }
     let node = scene.seen.node_name(ordinal);
+    let (what, other) = held_by;
     let message = format!(
-        "another installation of this operator, in namespace {other}, drains {node} as well; one of the two has to go: \
-         remove the one that is not wanted. When the other leaves {node} as it is, this one goes on at {until:.0}"
+        "the {what} of {node} is that of an installation of this operator in namespace {other}; if that one runs, remove \
+         one of the two; if it leaves {node} as it is, this one goes on at {until:.0}"
     );
     let pods = scene.seen.holding(ordinal).count();
     plan.block(scene.blocker(BlockerReason::CordonContested, node, pods, message));
@@ -109,7 +111,8 @@ mod tests {
             assert_eq!((plan.steps.len(), plan.orders.len()), (0, 0), "{since:?}");
             assert_eq!(blockers(&plan), [BlockerReason::CordonContested]);
             let told = format!("{:?}", plan.findings);
-            assert!(told.contains("in namespace elsewhere"), "{told}");
+            let who = "the cordon of virtual-node-eci-2 is that of an installation of this operator in namespace elsewhere; if";
+            assert!(told.contains(who) && told.contains("if that one runs"), "{told}");
             assert!(plan.wake_at.is_some_and(|at| at <= after(120)));
         }
         memory(&mut seen, Some(after(-120)));
@@ -137,6 +140,11 @@ mod tests {
         let plan = plan_at(&seen, 2, now());
         assert_eq!((plan.steps.len(), shrinks(&plan)), (0, Vec::new()));
         assert_eq!(blockers(&plan), [BlockerReason::CordonContested]);
+        let told = format!("{:?}", plan.findings);
+        assert!(
+            told.contains("the fence of virtual-node-eci-2 is that of"),
+            "{told}"
+        );
         assert_eq!(remember(&seen, now()).other_fence, seen.recall.other_fence);
         let first = |seen: &Observed, target| plan_at(seen, target, now()).steps.into_iter().next();
         // What is wanted again is not left to anybody.

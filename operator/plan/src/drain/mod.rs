@@ -135,6 +135,14 @@ impl Scene<'_> {
         self.workload.start_ordinal().saturating_add(self.target)
     }
 
+    /// What keeps the nodes of the pool.
+    pub(crate) fn keep_hint(&self) -> &'static str {
+        match self.seen.deleting() {
+            true => "set spec.deletionPolicy: Retain to keep the nodes",
+            false => "raise spec.replicas to keep the node",
+        }
+    }
+
     /// The value of annotation `shrinking` with which this leader may shrink this ordinal.
     pub(crate) fn fence(&self, ordinal: Ordinal, node_uid: &str) -> String {
         format!("{ordinal}/{node_uid}/{}", self.seen.operator.term)

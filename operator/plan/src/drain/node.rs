@@ -28,12 +28,18 @@ const RESTART_GRACE_SECONDS: i64 = 120;
 pub(super) fn advance(scene: &Scene<'_>, ordinal: Ordinal, plan: &mut DrainPlan) -> bool {
     let mut entry = entry(scene, ordinal);
     let stand = stand(scene, entry.started_at, entry.force_announced);
-    late(scene, stand, &mut entry, plan);
+    late(stand, &mut entry, plan);
     let found = plan.findings.len();
     walk(scene, ordinal, stand, &mut entry, plan);
+    let silent = plan.findings.len() == found;
+    if stand == Stand::Overdue {
+        let blocked = |f: &Finding| matches!(f, Finding::Blocker(_));
+        let held = plan.findings.iter().skip(found).any(blocked);
+        overdue(scene, &entry, held, plan);
+    }
     entry.force_at = deadline(scene, entry.started_at, entry.force_announced).force_at();
     plan.nodes.push(entry);
-    plan.findings.len() == found
+    silent
 }
 
 /// Holds the nodes against `spec.drain.progressDeadlineSeconds`. `silent`: those of which nothing is known to hold them.
@@ -85,31 +91,41 @@ fn deadline(scene: &Scene<'_>, started_at: Timestamp, announced_at: Option<Times
     }
 }
 
-/// Drops an announcement that no longer holds, and says when the drain takes too long and goes on.
-fn late(scene: &Scene<'_>, stand: Stand, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
+/// Drops an announcement that no longer holds.
+fn late(stand: Stand, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
     match stand {
         Stand::Announce { .. } | Stand::Announced { .. } | Stand::Forced => return,
         Stand::Running { wake } => wake.into_iter().for_each(|at| plan.wake(at)),
-        Stand::GivenUp => {}
-        Stand::Overdue => {
-            let why = match scene.settings.on_timeout {
-                OnTimeout::Abort => "Abort, which acts as Wait while the pool is deleted",
-                OnTimeout::Wait | OnTimeout::ForceDelete => "Wait",
-            };
-            let seconds = scene.settings.timeout.map(|t| t.as_secs()).unwrap_or_default();
-            let message = format!(
-                "the drain of {} takes longer than spec.drain.timeoutSeconds: {seconds} and goes on (onTimeout: {why}); repair \
-                 what status.drain.blockers names, set onTimeout: ForceDelete to delete the pods past their budgets, or raise \
-                 spec.replicas to keep the node",
-                entry.name
-            );
-            plan.findings.push(Finding::Stalled {
-                reason: Reason::DrainTimedOut,
-                message,
-            });
-        }
+        Stand::GivenUp | Stand::Overdue => {}
     }
     entry.force_announced = None;
+}
+
+/// Says that the drain takes too long and goes on. `held`: there is a blocker of this node.
+fn overdue(scene: &Scene<'_>, entry: &NodeInDrain, held: bool, plan: &mut DrainPlan) {
+    let why = match scene.settings.on_timeout {
+        OnTimeout::Abort => "Abort, which acts as Wait while the pool is deleted",
+        OnTimeout::Wait | OnTimeout::ForceDelete => "Wait",
+    };
+    let seconds = scene.settings.timeout.map(|t| t.as_secs()).unwrap_or_default();
+    let repair = if held {
+        "repair what status.drain.blockers names, "
+    } else {
+        ""
+    };
+    let rest = match entry.pods_remaining {
+        0 => format!("no pod is left on it; {repair}"),
+        _ => format!("{repair}set onTimeout: ForceDelete to delete the pods past their budgets, or "),
+    };
+    let message = format!(
+        "the drain of {} takes longer than spec.drain.timeoutSeconds: {seconds} and goes on (onTimeout: {why}); {rest}{}",
+        entry.name,
+        scene.keep_hint()
+    );
+    plan.findings.push(Finding::Stalled {
+        reason: Reason::DrainTimedOut,
+        message,
+    });
 }
 
 pub(super) fn entry(scene: &Scene<'_>, ordinal: Ordinal) -> NodeInDrain {
@@ -252,8 +268,9 @@ fn cordoned(scene: &Scene<'_>, node: &NodeView, entry: &mut NodeInDrain, plan: &
         entry.recordons = RECORDONS + 1;
         let message = format!(
             "somebody uncordoned {0} again after it was cordoned {RECORDONS} more times; cordon it (kubectl cordon {0}) \
-             to let the drain go on, or raise spec.replicas to keep it",
-            node.name
+             to let the drain go on, or {1}",
+            node.name,
+            scene.keep_hint()
         );
         let mut blocker = scene.blocker(
             BlockerReason::CordonContested,
@@ -342,11 +359,21 @@ fn unhealthy(
             entry.name
         ),
         Unhealthy::NodeForeign => identity::remedy_for_foreign(&entry.name),
+        Unhealthy::NodeUnreadable => format!("see kubectl get node {} -o yaml", entry.name),
         _ => format!("see kubectl -n {namespace} describe pod {}", entry.name),
     };
+    let so = match why {
+        Unhealthy::PodUnreadable | Unhealthy::NodeUnreadable => {
+            "whether its instances could be deleted is not known"
+        }
+        _ => "nobody could delete its instances",
+    };
+    let node = scene.seen.nodes.get(&ordinal);
+    let begun = scene.reported(ordinal).is_some() || node.is_some_and(|n| n.cordon_owner.ours());
+    let goes_on = if begun { "goes on" } else { "begins" };
     let why = in_words(why, scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref));
     let message = format!(
-        "{why}, so nobody could delete its instances; the drain goes on when it is healthy; {remedy}{}",
+        "{why}, so {so}; the drain {goes_on} when it is healthy; {remedy}{}",
         clock(scene, ordinal)
     );
     plan.block(scene.blocker(reason, entry.name.clone(), pods, message));

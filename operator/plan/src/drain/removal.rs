@@ -8,7 +8,7 @@ use super::returns::came_after;
 use super::unavailable::Unavailable;
 use super::{DrainPlan, Scene, break_glass, cordon, identity, seconds, signed};
 use crate::finding::{EventNote, Finding};
-use crate::observed::{ControllerKey, NodeView, Ordinal, ProviderPod, WorkloadSeen};
+use crate::observed::{BoundPod, NodeView, Ordinal, ProviderPod, WorkloadSeen};
 use crate::plan::NodeInDrain;
 use crate::step::Step;
 
@@ -35,11 +35,28 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
         let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
         let note = if !ours(scene, *ordinal, plan) {
             stray(scene, *ordinal, &first)
-        } else if let Some(by) = came_after_only(scene, *ordinal, plan) {
-            format!(
-                "{by} keeps making pods for {node}, which was removed (first: {first}); take spec.nodeName out of its manifest, \
-                 or raise spec.replicas to have the node back"
-            )
+        } else if let Some(pod) = came_after_only(scene, *ordinal, plan) {
+            let (made, remedy) = match &pod.controller {
+                Some(_) => (
+                    format!(
+                        "pods were made for {node} after it was removed, by {}",
+                        pod.made_by()
+                    ),
+                    "take spec.nodeName out of its manifest",
+                ),
+                None => (
+                    format!(
+                        "pods without a controller were made in namespace {} for {node} after it was removed",
+                        pod.key.namespace
+                    ),
+                    "find who makes them, and take spec.nodeName out of their manifests",
+                ),
+            };
+            let back = match scene.seen.deleting() {
+                true => "",
+                false => ", or raise spec.replicas to have the node back",
+            };
+            format!("{made} (first: {first}); {remedy}{back}")
         } else if left_out_only(scene, *ordinal) && !scene.seen.nodes.contains_key(ordinal) {
             format!(
                 "DaemonSet pods that never started are bound to {node}, which is gone (first: {first}); \
@@ -86,13 +103,13 @@ fn left_out_only(scene: &Scene<'_>, ordinal: Ordinal) -> bool {
     scene.seen.pods_on(ordinal).next().is_some() && scene.seen.holding(ordinal).next().is_none()
 }
 
-/// What makes the pods of an ordinal, when all that would hold it were made after its provider and its Node had gone.
-fn came_after_only(scene: &Scene<'_>, ordinal: Ordinal, plan: &DrainPlan) -> Option<ControllerKey> {
+/// The first pod of an ordinal, when all that would hold it were made after its provider and its Node had gone.
+fn came_after_only<'a>(scene: &'a Scene<'_>, ordinal: Ordinal, plan: &DrainPlan) -> Option<&'a BoundPod> {
     let retired = plan.retired.iter().find(|r| r.ordinal == ordinal)?;
     let mut pods = scene.seen.holding(ordinal);
     let first = pods.next()?;
     let all = came_after(retired, first) && pods.all(|p| came_after(retired, p));
-    all.then(|| first.made_by())
+    all.then_some(first)
 }
 
 /// Whether the StatefulSet keeps no provider for the ordinal.

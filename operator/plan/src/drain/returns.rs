@@ -224,17 +224,17 @@ impl<'a> Returning<'a> {
         let (reason, message) = match key.kind.as_str() {
             DAEMON_SET => (
                 BlockerReason::DaemonSetTargetsVirtualNode,
-                "DaemonSets ignore cordons, so its pods come back and are left alone; keep it off virtual nodes with a \
+                "DaemonSets ignore cordons, so its pods come back and are left alone, but for one that is tried from time to time; keep it off virtual nodes with a \
                  required node affinity type NotIn [virtual-kubelet]",
             ),
             _ if pod.controller.is_none() => (
                 BlockerReason::NewPodsKeepArriving,
-                "pods without a controller keep coming in this namespace although the node is cordoned, and are left alone; \
-                 find who makes them with spec.nodeName or a toleration of the cordon, and delete them",
+                "pods without a controller keep coming in this namespace although the node is cordoned, and are left alone, \
+                 but for one that is tried from time to time; find who makes them with spec.nodeName or a toleration of the cordon, and delete them",
             ),
             _ => (
                 BlockerReason::NewPodsKeepArriving,
-                "its pods come back although the node is cordoned, and are left alone; take spec.nodeName, or the toleration \
+                "its pods come back although the node is cordoned, and are left alone, but for one that is tried from time to time; take spec.nodeName, or the toleration \
                  of node.kubernetes.io/unschedulable, out of its pod template, or scale it down",
             ),
         };

@@ -217,6 +217,14 @@ fn nothing_is_evicted_while_the_provider_is_sick() {
         harm(&mut seen);
         let plan = plan_at(&seen, 2, now());
         assert!(plan.orders.is_empty());
+        let told = format!("{:?}", plan.findings);
+        assert!(told.contains("nobody could delete its instances"), "{told}");
+        let silent = seen.nodes.get(&2).is_some_and(|n| n.heartbeat.is_none());
+        assert_eq!(
+            told.contains("not been seen to send a heartbeat yet"),
+            silent,
+            "{told}"
+        );
         let expected = if seen.nodes.contains_key(&2) {
             BlockerReason::ProviderUnavailable
         } else {
@@ -1235,4 +1243,55 @@ fn a_pause_takes_our_own_fence_off() {
         "{steps:?}"
     );
     assert!(plan.settles.is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_not_called_dead() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    // Nothing has begun: nothing goes on.
+    with_node(&mut seen, 2, |n| n.ready = false);
+    let told = format!("{:?}", plan_at(&seen, 2, now()).findings);
+    assert!(told.contains("the drain begins when it is healthy"), "{told}");
+    with_node(&mut seen, 2, |n| n.ready = true);
+    cordon(&mut seen, 2);
+    report(&mut seen, DrainPhase::Evicting, None);
+    for (node, remedy) in [
+        (
+            false,
+            "see kubectl -n kube-system describe pod virtual-node-eci-2",
+        ),
+        (true, "see kubectl get node virtual-node-eci-2 -o yaml"),
+    ] {
+        let mut seen = seen.clone();
+        if node {
+            with_node(&mut seen, 2, |n| n.unreadable = true);
+        } else {
+            Arc::make_mut(seen.provider_pods.get_mut(&2).unwrap()).unreadable = true;
+        }
+        let told = format!("{:?}", plan_at(&seen, 2, now()).findings);
+        let so =
+            "so whether its instances could be deleted is not known; the drain goes on when it is healthy";
+        assert!(told.contains(so) && told.contains(remedy), "{told}");
+        assert!(!told.contains("nobody could"), "{told}");
+    }
+}
+
+#[test]
+fn a_paused_pool_gives_up_no_node() {
+    for paused in [false, true] {
+        let mut seen = ripe();
+        let mut pool = (*seen.pool).clone();
+        pool.spec.paused = paused;
+        pool.metadata.annotations = Some(
+            [(
+                vnp_crds::ABANDON_ANNOTATION.to_owned(),
+                "virtual-node-eci-2/node-2".to_owned(),
+            )]
+            .into(),
+        );
+        seen.pool = Arc::new(pool);
+        let told = format!("{:?}", crate::plan(&seen, now()).findings);
+        assert_eq!(told.contains("NodeAbandoned"), !paused, "{told}");
+    }
 }

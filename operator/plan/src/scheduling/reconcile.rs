@@ -118,7 +118,12 @@ pub(super) fn reconcile(
             });
         }
     }
-    let pending = changes.into_iter().map(|c| finding(SchedulingState::Pending, c));
+    let when = match may_write || seen.deleting() {
+        true => "",
+        false => " when the spec can be followed",
+    };
+    let changes = changes.into_iter().map(|change| change + when);
+    let pending = changes.map(|c| finding(SchedulingState::Pending, c));
     part.findings.extend(pending);
     if !(may_write || seen.deleting()) {
         part.steps.clear();

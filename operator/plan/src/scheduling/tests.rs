@@ -499,6 +499,19 @@ fn a_pool_that_is_refused_writes_and_removes_nothing() {
 }
 
 #[test]
+fn what_a_refused_pool_would_write_waits_for_its_spec() {
+    let seen = seen(web());
+    for (may_write, ends) in [
+        (true, " is to be written"),
+        (false, " is to be written when the spec can be followed"),
+    ] {
+        let (state, message) = only(&plan_scheduling(&seen, may_write));
+        assert_eq!(state, SchedulingState::Pending);
+        assert!(message.ends_with(ends), "{message}");
+    }
+}
+
+#[test]
 fn a_pool_that_goes_evicts_nobody_before_its_policies_are_told_to_go() {
     let mut seen = seen(web());
     settle(&mut seen);

@@ -143,7 +143,7 @@ pub(super) fn finding(seen: &Observed) -> Option<Finding> {
                 names.push(&more);
             }
             format!(
-                "pods are changed after {WEBHOOK_CONFIGURATION} could be asked about them by {}: a label that one of these adds \
+                "these can change pods after {WEBHOOK_CONFIGURATION} was asked about them: {}. A label that one of these adds \
                  brings no pod to a rule of spec.placement. Let rules select labels that pods have when they are sent, or \
                  give the configuration a name that sorts before {WEBHOOK_CONFIGURATION}",
                 names.join(", ")
@@ -275,7 +275,7 @@ mod tests {
         let all = || json!([{ "name": "a", "mode": "Require", "namespaceSelector": { "matchLabels": { "team": "a" } } }]);
         let note = told(wants(), "Operator", known(&["MutatingWebhookConfiguration zzz"])).unwrap();
         assert!(
-            note.contains("by MutatingWebhookConfiguration zzz: a label"),
+            note.starts_with("these can change pods after virtualnodepool-affinity was asked about them: MutatingWebhookConfiguration zzz. A label"),
             "{note}"
         );
         let many: Vec<String> = (0..10).map(|i| format!("X {i}")).collect();
@@ -283,7 +283,7 @@ mod tests {
         assert!(
             told(wants(), "Operator", known(&many))
                 .unwrap()
-                .contains("X 7, 2 more:")
+                .contains("X 7, 2 more.")
         );
         let note = told(wants(), "Operator", LaterMutators::Forbidden("no".into())).unwrap();
         assert!(note.contains("not known: no; apply"), "{note}");

@@ -63,14 +63,20 @@ impl fmt::Display for Refuser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rights => write!(f, "the API server"),
-            Self::Webhook(name) | Self::SilentWebhook(name) => write!(f, "admission webhook {name}"),
+            Self::Webhook(name) => write!(f, "admission webhook {name}"),
+            Self::SilentWebhook(name) => {
+                write!(
+                    f,
+                    "the API server, which could not call admission webhook {name},"
+                )
+            }
             Self::Policy(name) => write!(f, "ValidatingAdmissionPolicy {name}"),
             Self::MutatingPolicy(name) => write!(f, "MutatingAdmissionPolicy {name}"),
             Self::PodSecurity(level) => write!(f, "Pod Security {level}"),
             Self::Quota(name) => write!(f, "ResourceQuota {name}"),
             Self::LimitRange => write!(f, "a LimitRange"),
             Self::Tolerations => write!(f, "the whitelist of tolerations (PodTolerationRestriction)"),
-            Self::Other => write!(f, "an admission plugin"),
+            Self::Other => write!(f, "the API server"),
         }
     }
 }

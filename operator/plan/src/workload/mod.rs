@@ -189,7 +189,7 @@ fn take_over(observed: &Observed, workload: &Workload, acceptance: &Acceptance, 
         part.findings.push(stalled_by(
             by,
             &message,
-            "without them nothing keeps its nodes when it is deleted",
+            "keep it from removing them: without them nothing keeps its nodes when it is deleted",
         ));
         return;
     }
@@ -277,7 +277,11 @@ fn contested_findings(observed: &Observed, part: &mut Part) {
 }
 
 fn stalled_by(by: &str, message: &str, remedy: &str) -> Finding {
-    let message = format!("{message}; it is not written any more: {remedy} (field manager {by})");
+    let who = match by {
+        contest::NOBODY => String::new(),
+        by => format!(" (field manager {by})"),
+    };
+    let message = format!("{message}; it is not written any more: {remedy}{who}");
     Finding::Stalled {
         reason: Reason::FieldContested,
         message,

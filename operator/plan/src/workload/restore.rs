@@ -71,9 +71,14 @@ fn let_go(observed: &Observed, workload: &Workload, target: Option<i32>) -> Part
         }
         return part;
     }
+    // A pause holds every write before our finalizer goes.
+    let pause = match observed.pool.is_paused() && workload.has_finalizer() {
+        true => " and the pool is not paused any more",
+        false => "",
+    };
     part.findings.push(absent(format!(
-        "StatefulSet {} was deleted by somebody while its nodes are needed, and is made again once it is gone{}; change the \
-         pool instead",
+        "StatefulSet {} was deleted by somebody while its nodes are needed, and is made again once it is gone{pause}{}; \
+         change the pool instead",
         workload.name(),
         still_held(workload)
     )));
@@ -188,6 +193,9 @@ fn back(observed: &Observed, workload: &Workload, copy: &SavedCopy) -> Option<Pa
 
 /// What became of the provider pods. One that is older than the workload has outlived the one before it.
 fn outlived(observed: &Observed, workload: &Workload) -> String {
+    if workload.ordinals().is_empty() {
+        return "it has no providers".to_owned();
+    }
     let made = workload
         .raw
         .pointer("/metadata/creationTimestamp")

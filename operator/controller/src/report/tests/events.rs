@@ -534,3 +534,67 @@ fn a_node_that_somebody_scales_away_with_its_pods_is_not_called_drained() {
     assert_eq!(away(1), []);
     assert_eq!(away(0), [EventReason::Drained]);
 }
+
+#[test]
+fn a_drain_that_is_given_up_before_it_began_is_not_said_to_start() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    let mut plan = draining(0, []);
+    plan.facts.draining[0].phase = DrainPhase::Settling;
+    assert_eq!(reasons(&mut story, &plan, 1), []);
+    plan.facts.draining[0].phase = DrainPhase::Aborted;
+    assert_eq!(reasons(&mut story, &plan, 10), [EventReason::DrainTimedOut]);
+}
+
+#[test]
+fn a_node_that_was_empty_before_the_deadline_had_nothing_deleted_by_force() {
+    for (empty, expected) in [
+        (590, vec![EventReason::Drained]),
+        (640, vec![EventReason::ForceDeleted, EventReason::Drained]),
+    ] {
+        let mut story = Story::of(pool(json!({})));
+        node(&mut story, 2);
+        let mut plan = draining(empty, []);
+        plan.facts.draining[0].force_announced = Some(at(540));
+        plan.facts.draining[0].force_at = Some(at(600));
+        plan.facts.draining[0].empty_since = Some(at(empty));
+        reasons(&mut story, &plan, 645);
+        // How the pods ended was not seen.
+        plan.facts.draining[0].phase = DrainPhase::Removing;
+        retired(&mut plan, 690, false);
+        let mut told = reasons(&mut story, &plan, 690);
+        told.sort();
+        let mut expected = expected.clone();
+        expected.sort();
+        assert_eq!(told, expected, "{empty}");
+    }
+}
+
+#[test]
+fn the_pods_of_a_drain_that_is_called_off_are_those_that_are_there() {
+    let mut story = Story::of(pool(json!({})));
+    node(&mut story, 2);
+    reasons(&mut story, &draining(10, []), 10);
+    let pods = vec![vnp_plan::observed::BoundPod::default(); 7];
+    story.observed.bound.insert(2, Arc::new(pods));
+    let before = story.observed.clone();
+    let plan = settled();
+    let report = story.pass(&plan, 20);
+    let attempts = Attempts::default();
+    let pass = Pass {
+        observed: &before,
+        plan: &plan,
+        attempts: &attempts,
+        standstill: None,
+        done_at: None,
+        now: at(20),
+    };
+    let notes: Vec<String> = between(&pass, &report.status)
+        .into_iter()
+        .map(|n| n.note)
+        .collect();
+    assert_eq!(
+        notes,
+        ["virtual-node-eci-2 stays, because 3 nodes are wanted; 7 pods are on it"]
+    );
+}

@@ -30,6 +30,18 @@ fn draining_and_blocked_have_one_shape() {
     let report = story.pass(&plan, 103);
     let until = "Stalled at 2027-01-15T08:02:40Z unless a pod leaves before";
     assert_eq!(ready(&report), format!("{where_}{held}{keep}{until}"));
+    // Without a pod that could leave, only what holds can end.
+    let mut empty = blocked(BlockerReason::FinalizerHolds);
+    if let Finding::Blocker(blocker) = &mut empty {
+        blocker.pods = 0;
+    }
+    let lasts = Story::of(pool(json!({"spec": {"drain": {"progressDeadlineSeconds": 60}}})))
+        .pass(&draining(100, [empty]), 110);
+    assert!(
+        ready(&lasts).ends_with("; Stalled at 2027-01-15T08:02:40Z if that lasts"),
+        "{}",
+        ready(&lasts)
+    );
     // Past the deadline Stalled says the same as Ready.
     let report = story.pass(&plan, 160);
     let stalled = &report.status.condition(ConditionType::Stalled).unwrap().message;

@@ -28,8 +28,8 @@ pub(super) fn never(budget: &Budget) -> Option<String> {
     let counts_controllers = !matches!(budget.min_available, Some(IntOrString::Int(_)));
     if counts_controllers && budget.expected <= 0 {
         return Some(format!(
-            "PodDisruptionBudget {key} never allows a disruption: its pods have no controller, so that kube-controller-manager \
-             counts none of them; give it minAvailable as a number ({edit}), {by_hand}"
+            "PodDisruptionBudget {key} never allows a disruption: no controller that it can count wants any of its pods, so that \
+             kube-controller-manager counts none of them; give it minAvailable as a number ({edit}), {by_hand}"
         ));
     }
     let min = budget.min_available.as_ref()?;

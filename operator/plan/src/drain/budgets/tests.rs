@@ -122,6 +122,17 @@ fn a_budget_that_can_never_be_met_says_so_and_what_helps() {
             "its minAvailable 4 is all of its 4 pods",
             "run more pods",
         ),
+        // Without a controller, and of controllers that are scaled to 0 or can't be scaled.
+        (
+            Budget {
+                max_unavailable: int(1),
+                min_available: None,
+                expected: 0,
+                ..budget()
+            },
+            "no controller that it can count wants any of its pods, so that kube-controller-manager counts none of them",
+            "give it minAvailable as a number",
+        ),
         (
             Budget {
                 min_available: share("80%"),
@@ -139,7 +150,7 @@ fn a_budget_that_can_never_be_met_says_so_and_what_helps() {
                 healthy: 1,
                 ..budget()
             },
-            "its pods have no controller",
+            "no controller that it can count wants any of its pods",
             "give it minAvailable as a number",
         ),
     ] {

@@ -198,6 +198,11 @@ fn from_time_to_time_one_pod_is_tried_and_then_the_next() {
     let plan = plan_at(&seen, 2, after(300));
     assert_eq!(offered(&plan), ["a"]);
     assert_eq!(blocked(&plan), [arriving("Deployment/shop/web", 3)]);
+    let told = format!("{:?}", plan.findings);
+    assert!(
+        told.contains("are left alone, but for one that is tried from time to time"),
+        "{told}"
+    );
 
     // Nothing else is tried before it is gone.
     pods[0].deletion = Some(after(330));
@@ -344,8 +349,19 @@ fn a_pod_made_for_a_node_that_is_gone_does_not_bring_it_back() {
     let events = told(&removed(Some(-60), vec![late.clone()]));
     assert_eq!(events.len(), 1, "{events:?}");
     assert!(
-        events[0].starts_with("UnknownOrdinal: Deployment/shop/web keeps making pods for virtual-node-eci-2"),
+        events[0].starts_with("UnknownOrdinal: pods were made for virtual-node-eci-2 after it was removed, by Deployment/shop/web (first: "),
         "{events:?}"
+    );
+    let alone = BoundPod {
+        controller: None,
+        ..late.clone()
+    };
+    let bare = told(&removed(Some(-60), vec![alone]));
+    assert!(
+        bare[0].starts_with(
+            "UnknownOrdinal: pods without a controller were made in namespace shop for virtual-node-eci-2 after it was removed"
+        ) && bare[0].contains("find who makes them"),
+        "{bare:?}"
     );
     // The garbage collector of pods ended it.
     let failed = BoundPod {

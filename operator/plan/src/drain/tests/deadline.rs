@@ -453,3 +453,79 @@ fn a_drain_that_was_given_up_stays_so_while_its_workload_cannot_be_seen() {
         [(2, DrainPhase::Aborted)]
     );
 }
+
+fn deleted(seen: &mut Observed) {
+    let mut pool = (*seen.pool).clone();
+    pool.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    seen.pool = Arc::new(pool);
+}
+
+#[test]
+fn a_pool_that_goes_is_not_told_to_raise_its_replicas() {
+    let uncordoned = |seen: &mut Observed| {
+        let mut pool = (*seen.pool).clone();
+        let node = &mut pool.status.as_mut().unwrap().drain.as_mut().unwrap().nodes[0];
+        (node.recordons, node.phase) = (3, DrainPhase::Evicting);
+        seen.pool = Arc::new(pool);
+        with_node(seen, 2, |n| {
+            n.unschedulable = false;
+            n.cordon_owner = CordonOwner::Nobody;
+        });
+    };
+    for on_timeout in ["Wait", "Abort", "ForceDelete"] {
+        for goes in [false, true] {
+            // Given up, it has no more to say of its own.
+            if on_timeout == "Abort" && !goes {
+                continue;
+            }
+            let mut seen = draining(&json!({ "timeoutSeconds": 100, "onTimeout": on_timeout }));
+            if goes {
+                deleted(&mut seen);
+            }
+            let mut told = format!("{:?}", pass(&mut seen, 2, now()).findings);
+            told += &format!("{:?}", pass(&mut seen, 2, after(100)).findings);
+            uncordoned(&mut seen);
+            told += &format!("{:?}", pass(&mut seen, 2, after(101)).findings);
+            assert!(told.contains("CordonContested"), "{told}");
+            assert_eq!(
+                told.contains("raise spec.replicas"),
+                !goes,
+                "{on_timeout}: {told}"
+            );
+            assert_eq!(
+                told.contains("spec.deletionPolicy: Retain"),
+                goes,
+                "{on_timeout}: {told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn past_its_time_and_empty_nothing_is_to_be_deleted() {
+    let message = |plan: &DrainPlan| {
+        let stalled = plan.findings.iter().find_map(|f| match f {
+            Finding::Stalled { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        stalled.unwrap()
+    };
+    let mut seen = draining(&json!({ "timeoutSeconds": 100 }));
+    pass(&mut seen, 2, now());
+    let told = message(&pass(&mut seen, 2, after(100)));
+    assert!(told.contains("set onTimeout: ForceDelete"), "{told}");
+    assert!(
+        !told.contains("status.drain.blockers"),
+        "nothing stands there: {told}"
+    );
+    let mut held = seen.clone();
+    with_node(&mut held, 2, |n| n.ready = false);
+    let told = message(&pass(&mut held, 2, after(101)));
+    assert!(told.contains("repair what status.drain.blockers names"), "{told}");
+    bind(&mut seen, 2, Vec::new());
+    let told = message(&pass(&mut seen, 2, after(102)));
+    assert!(
+        told.ends_with("no pod is left on it; raise spec.replicas to keep the node"),
+        "{told}"
+    );
+}

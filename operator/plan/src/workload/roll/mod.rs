@@ -241,7 +241,7 @@ impl Roll<'_> {
             }
             Stage::Waiting(ordinal) => self.wait_for(ordinal, &kept, change.is_some(), part)?,
             // What would be rolled on is not wanted any more.
-            Stage::Next(next) | Stage::Resting { next, .. } if change.is_some() => self.say_next(next, part),
+            Stage::Next(_) | Stage::Resting { .. } if change.is_some() => self.say_superseded(part),
             Stage::Next(next) => self.step_to(next, part),
             Stage::Resting { down, next } if overdue(self.observed, down, self.now) => {
                 self.step_to(next, part)

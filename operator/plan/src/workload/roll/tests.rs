@@ -470,6 +470,19 @@ fn a_drain_and_a_roll_step_exclude_each_other() {
         server.tick();
     }
     assert_eq!(server.started, [2], "the rest follows after the drain");
+    let told = format!("{:?}", server.plan().findings);
+    assert!(
+        told.contains("the template change reaches virtual-node-eci-1 when the drain has ended"),
+        "{told}"
+    );
+    // A newer one begins no sooner.
+    server.set_pool(wanting(true, 3, "registered.example/virtual-nodes-eci:v3"));
+    let told = format!("{:?}", server.plan().findings);
+    assert!(
+        told.contains("a newer template change waits for the end of the drain"),
+        "{told}"
+    );
+    server.set_pool(wanting(true, 3, BETTER));
     server.draining.busy = false;
     server.run();
     assert_eq!(server.started, [2, 1, 0]);

@@ -12,10 +12,25 @@ use crate::plan::Part;
 
 impl Roll<'_> {
     pub(super) fn say_next(&self, next: Ordinal, part: &mut Part) {
+        let when = if self.may_step(next) {
+            "next"
+        } else {
+            "when the drain has ended"
+        };
         self.say_updating(
             part,
-            format!("the template change reaches {} next", self.name(next)),
+            format!("the template change reaches {} {when}", self.name(next)),
         );
+    }
+
+    /// The template that is rolled is not wanted any more, and the wanted one is not written yet.
+    pub(super) fn say_superseded(&self, part: &mut Part) {
+        let what = if self.accepted {
+            "the end of the drain"
+        } else {
+            "a spec that can be followed, see condition Accepted"
+        };
+        self.say_updating(part, format!("a newer template change waits for {what}"));
     }
 
     /// Somebody's own partition or OnDelete keeps providers at an older template.

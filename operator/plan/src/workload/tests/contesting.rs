@@ -75,3 +75,33 @@ fn a_contested_template_of_ours_names_field_and_manager() {
     let expected = "keel keeps setting spec.template.spec.containers[virtual-node].image";
     assert!(stalled(&part)[0].starts_with(expected), "{:?}", stalled(&part));
 }
+
+#[test]
+fn nobody_is_no_field_manager() {
+    let mut server = Server::new(adopt(json!({})), Some(foreign()));
+    server.run();
+    let times = (0..3)
+        .map(|i| {
+            (
+                server.now - jiff::SignedDuration::from_secs(60 * i),
+                contest::NOBODY.to_owned(),
+            )
+        })
+        .rev()
+        .collect();
+    server
+        .seen
+        .recall
+        .set_back
+        .insert(contest::TAKEOVER.to_owned(), times);
+    server.meddle(|raw| raw["metadata"]["labels"] = json!({}));
+    let part = server.plan();
+    let told = stalled(&part);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(!told[0].contains("field manager"), "{told:?}");
+    assert!(
+        told[0]
+            .contains("keep it from removing them: without them nothing keeps its nodes when it is deleted"),
+        "{told:?}"
+    );
+}

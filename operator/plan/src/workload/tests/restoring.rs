@@ -209,3 +209,37 @@ fn a_workload_of_another_pool_is_not_restored() {
     let server = Server::new(adopt(json!({ "network": zones(ZONES) })), Some(raw));
     assert_eq!(server.plan().steps, Vec::new());
 }
+
+#[test]
+fn what_comes_back_and_when_is_said_as_it_is() {
+    let mut server = Server::new(create(json!({ "replicas": 0 })), None);
+    server.run();
+    bind(&mut server.seen, 0, vec![pod("a")]);
+    server.meddle(|raw| raw["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+    let waits = |server: &Server| format!("{:?}", server.plan().findings);
+    assert!(
+        waits(&server).contains("is made again once it is gone;"),
+        "{}",
+        waits(&server)
+    );
+    // Nothing keeps a copy of it while the pool is paused, so it is held.
+    server.set_pool(create(json!({ "replicas": 0, "paused": true })));
+    let told = waits(&server);
+    assert!(
+        told.contains("is made again once it is gone and the pool is not paused any more;"),
+        "{told}"
+    );
+    server.set_pool(create(json!({ "replicas": 0 })));
+    let mut restored = None;
+    for _ in 0..10 {
+        let part = server.pass(usize::MAX);
+        restored = restored.or_else(|| {
+            part.findings.into_iter().find_map(|f| match f {
+                Finding::Event(e) if e.reason == EventReason::WorkloadRestored => Some(e.note),
+                _ => None,
+            })
+        });
+    }
+    let restored = restored.unwrap();
+    assert!(restored.contains("it has no providers"), "{restored}");
+}
