@@ -631,8 +631,12 @@ fn a_provider_has_stopped_when_none_of_its_containers_runs_and_it_is_known_since
         "the last of them counts"
     );
     let runs = json!({"name": "b", "state": {"running": {}}});
+    // As between two crashes: what ended before says nothing of now.
+    let again = end("2026-11-01T00:00:05Z");
     for other in [
         runs,
+        json!({"name": "b", "state": {"running": {}}, "lastState": again}),
+        json!({"name": "b", "started": true, "lastState": again}),
         json!({"name": "b", "started": true}),
         json!({"name": "b", "restartCount": 1}),
         json!({"name": "b", "lastState": {"terminated": {"exitCode": 1}}}),
