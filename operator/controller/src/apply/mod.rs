@@ -86,7 +86,7 @@ pub enum Stored {
     /// The provider's workload.
     Workload(Workload),
     /// A ResourcePolicy.
-    Policy(PolicySeen),
+    Policy(Box<PolicySeen>),
     /// A profile.
     Profile(Box<ConfigMap>),
 }
@@ -218,7 +218,7 @@ impl Applier {
             Step::PatchProfile(patch) => return profile::patch(writer, patch).await.map(profile),
             Step::ApplyPolicy(apply) => {
                 let stored = policies::apply(writer, apply).await?;
-                return Ok(Some(Stored::Policy(PolicySeen::read(&stored))));
+                return Ok(Some(Stored::Policy(Box::new(PolicySeen::read(&stored)))));
             }
             Step::WriteCertificates(write) => webhook::certificates(writer, write).await,
             Step::ApplyWebhook { create, body } => webhook::apply(writer, *create, body).await,
