@@ -90,8 +90,7 @@ fn forced(pass: &Pass<'_>, situation: &Situation, going: &[&NodeInDrain]) -> Opt
         let reasons = list(stopped.iter().filter_map(|n| by(n)).map(|r| r.as_str()));
         let free = (!free.is_empty()).then(|| {
             format!(
-                "from {at} on the pods left on {} are deleted past their budgets; set spec.drain.onTimeout: Wait to \
-                 prevent that",
+                "from {at} on the pods left on {} are deleted past their budgets",
                 names(&free)
             )
         });
@@ -104,7 +103,12 @@ fn forced(pass: &Pass<'_>, situation: &Situation, going: &[&NodeInDrain]) -> Opt
         [free, stopped].into_iter().flatten()
     });
     let said: Vec<String> = said.collect();
-    (!said.is_empty()).then(|| said.join("; "))
+    (!said.is_empty()).then(|| {
+        format!(
+            "{}; set spec.drain.onTimeout: Wait to prevent that",
+            said.join("; ")
+        )
+    })
 }
 
 fn stopped_by(situation: &Situation, node: &NodeInDrain) -> Option<BlockerReason> {

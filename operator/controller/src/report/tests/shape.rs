@@ -334,7 +334,8 @@ fn two_forced_nodes_have_their_own_times() {
     }
     let report = Story::of(pool(force)).pass(&plan, 541);
     let first = "from 2027-01-15T08:10:00Z on the pods left on virtual-node-eci-1 are deleted past their budgets; from \
-                 2027-01-15T08:11:40Z on the pods left on virtual-node-eci-2 are deleted past their budgets; draining";
+                 2027-01-15T08:11:40Z on the pods left on virtual-node-eci-2 are deleted past their budgets; set \
+                 spec.drain.onTimeout: Wait to prevent that; draining";
     assert!(ready(&report).starts_with(first), "{}", ready(&report));
 }
 
@@ -359,7 +360,7 @@ fn a_sick_provider_holds_forced_deletion() {
             610,
             BlockerReason::ProviderUnavailable,
             "the pods left on virtual-node-eci-2 may be deleted past their budgets since 2027-01-15T08:10:00Z, and that waits \
-             for what ProviderUnavailable names; draining",
+             for what ProviderUnavailable names; set spec.drain.onTimeout: Wait to prevent that; draining",
         ),
         (
             610,

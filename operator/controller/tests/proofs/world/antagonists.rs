@@ -215,7 +215,8 @@ pub(crate) const ANTAGONISTS: [Antagonist; 19] = [
         })
     },
     Antagonist {
-        evidence: "",
+        leave: |_, other| drop(other.delete("pods", "shop", "custom", json!({}))),
+        evidence: "shop/custom",
         ..every("custom-controller", 600, |_, other| {
             pod(other, "custom", "example.com/v1", "Runner", "")
         })
