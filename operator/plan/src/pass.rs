@@ -14,7 +14,7 @@ use crate::placement::outdated;
 use crate::plan::{Facts, Plan, Track, TrackKind};
 use crate::step::{PatchPurpose, Step};
 use crate::target::target;
-use crate::workload::{DrainState, plan_workload, roll_in_step};
+use crate::workload::{self, DrainState, plan_workload, roll_in_step};
 use crate::{pause, profile, scheduling, unreadable, webhook};
 
 /// Plans one pass.
@@ -57,6 +57,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     plan.findings.extend(acceptance.findings);
     plan.findings.extend(drain.findings);
     plan.findings.extend(workload.findings);
+    plan.findings.extend(workload::unlabelled(seen));
     plan.findings.extend(profile::profile_findings(seen));
     plan.findings.extend(policies.findings);
     plan.findings.extend(webhook::webhook_findings(seen, now));
@@ -211,7 +212,7 @@ fn finalizer(seen: &Observed, acceptance: &Acceptance, nothing_left: bool) -> Ve
     }
     let retained = retains(seen);
     let let_go = match seen.held_workload() {
-        None => seen.workload.unknown().is_none(),
+        None => seen.workload.unknown().is_none() && workload::unlabelled(seen).is_none(),
         // A Create pool of the same name may take it up again: it keeps our label, and nothing else of ours.
         Some(w) => {
             retained && seen.pool.spec.provider.management() == Management::Create && !w.has_finalizer()
@@ -458,6 +459,56 @@ mod tests {
                         );
                         assert_eq!(going.started_at, "2026-12-31T00:00:00Z".parse().unwrap());
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_that_goes_keeps_its_claim_on_a_workload_whose_label_somebody_took_off() {
+        for management in ["Adopt", "Create"] {
+            for policy in ["Drain", "Retain"] {
+                for (ran, finalizer, label, goes) in [
+                    (json!([0]), true, None, false),
+                    (json!(null), true, None, false),
+                    // It never ran here, is not ours any more, or another pool's.
+                    (json!([]), true, None, true),
+                    (json!([0]), false, None, true),
+                    (json!([0]), true, Some("other"), true),
+                ] {
+                    let mut pool =
+                        pool(json!({ "deletionPolicy": policy, "provider": { "management": management } }));
+                    pool.metadata.finalizers = Some(vec![vnp_crds::FINALIZER.to_owned()]);
+                    pool.metadata.deletion_timestamp =
+                        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+                    let mut seen = observed(pool, 1);
+                    with_status(
+                        &mut seen,
+                        json!({ "provider": { "type": "StatefulSet", "started": ran } }),
+                    );
+                    let mut raw = seen.workload.there().unwrap().raw.clone();
+                    raw["metadata"]["labels"] = json!({});
+                    if let Some(label) = label {
+                        raw["metadata"]["labels"][vnp_crds::POOL_LABEL] = json!(label);
+                    }
+                    raw["metadata"]["finalizers"] = json!([]);
+                    if finalizer {
+                        raw["metadata"]["finalizers"] = json!([vnp_crds::WORKLOAD_FINALIZER]);
+                    }
+                    seen.workload = crate::observed::Workload::new(raw).into();
+                    let plan = plan(&seen, now());
+                    let off = plan
+                        .tracks
+                        .iter()
+                        .any(|t| t.steps.contains(&Step::RemovePoolFinalizer));
+                    let state = format!(
+                        "{management} {policy} {ran} {finalizer} {label:?}: {:?}",
+                        plan.findings
+                    );
+                    assert_eq!(off, goes, "{state}");
+                    let told =
+                        format!("{:?}", plan.findings).contains("put the label virtualnodes.dev/pool: ");
+                    assert_eq!(told, !goes, "{state}");
                 }
             }
         }

@@ -47,20 +47,11 @@ fn joins(antagonist: Antagonist) {
         bench.world.parts().antagonists.clear();
         bench.cluster.server.open_gate();
         antagonist.leave(&bench.cluster);
-        bench.until("what goes on when nobody is in the way", gone).await;
+        bench
+            .until("what goes on when nobody is in the way", DELETION.done)
+            .await;
         bench.assert_safe();
     });
-}
-
-/// The pool is gone with all that was made for it. A workload from which somebody took the pool's label is nobody's to drain
-/// and stays as it is, with its providers and without our finalizer.
-fn gone(bench: &Bench) -> bool {
-    let stays = bench.workload().is_some_and(|w| {
-        let ours = w["metadata"]["finalizers"].as_array().into_iter().flatten();
-        w["metadata"]["labels"][vnp_crds::POOL_LABEL].is_null()
-            && !ours.into_iter().any(|f| *f == vnp_crds::WORKLOAD_FINALIZER)
-    });
-    (DELETION.done)(bench) || bench.pool().is_null() && stays
 }
 
 fn few_writes(bench: &Bench, from: usize, antagonist: Antagonist) {

@@ -25,6 +25,7 @@ pub use self::contest::remember;
 pub(crate) use self::create::APPLIED_ANNOTATION;
 pub(crate) use self::desired::digest as digest_of;
 pub(crate) use self::owned::first_lost;
+pub(crate) use self::release::unlabelled;
 pub use self::rewritten::note_stored;
 use crate::accept::Acceptance;
 use crate::availability::shut;

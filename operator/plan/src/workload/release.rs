@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vnp_crds::{DeletionPolicy, EventReason, Management};
+use vnp_crds::{DeletionPolicy, EventReason, Management, Reason};
 
 use super::restore::drop_copy;
 use super::{DrainState, adopt, patch, roll};
@@ -36,6 +36,30 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, draining: &DrainSta
         }
         (DeletionPolicy::Drain, Management::Adopt) => Some(give_back(observed, workload)),
     }
+}
+
+/// Why a pool that goes waits for its workload although that is not known for its own: somebody took the label off. Without
+/// the pool nobody would drain its nodes, and nobody would take our finalizer off.
+pub(crate) fn unlabelled(observed: &Observed) -> Option<Finding> {
+    let workload = observed.workload.there()?;
+    let provider = observed.pool.status.as_ref()?.provider.as_ref()?;
+    let ran_here = provider
+        .started
+        .as_ref()
+        .is_none_or(|started| !started.is_empty());
+    (observed.deleting() && ran_here && workload.has_finalizer() && workload.pool_label().is_none()).then(|| {
+        Finding::Stalled {
+            reason: Reason::WorkloadExists,
+            message: format!(
+                "StatefulSet {} has this operator's finalizer {} and no label {label} any more: put the label {label}: {} \
+                 back, and spec.deletionPolicy is carried out; or take that finalizer off it, and the pool goes without it",
+                workload.name(),
+                vnp_crds::WORKLOAD_FINALIZER,
+                observed.pool_name(),
+                label = vnp_crds::POOL_LABEL,
+            ),
+        }
+    })
 }
 
 fn cordoned(observed: &Observed, workload: &Workload) -> bool {

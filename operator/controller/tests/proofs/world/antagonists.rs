@@ -120,6 +120,11 @@ pub(crate) const ANTAGONISTS: [Antagonist; 19] = [
     },
     Antagonist {
         evidence: "put the label back",
+        // As the pool asks.
+        leave: |_, person| {
+            let label = json!({"metadata": {"labels": {vnp_crds::POOL_LABEL: POOL}}});
+            person.patch(SETS, "kube-system", PROVIDER, label).ok();
+        },
         ..every("person-who-replaces", 45, |_, person| {
             // A file from before the pool took it over: neither labels nor annotations nor finalizers.
             if let Some(set) = person.get(SETS, "kube-system", PROVIDER) {
