@@ -187,7 +187,7 @@ impl ClusterLoop {
     /// look like one that lets go. Of those that can't be read it is only known that they are there.
     fn observe(&self, clock: Reading) -> Option<ClusterObserved> {
         let cluster = &self.cluster;
-        let unreadable = !cluster.pools.flaws().is_empty();
+        let mut unreadable = !cluster.pools.flaws().is_empty();
         if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
             return None;
         }
@@ -198,8 +198,9 @@ impl ClusterLoop {
                 &self.operator,
                 clock,
             ) {
-                // Of one that can't be read `unreadable` tells.
-                Sight::Gone | Sight::Unreadable(_) => {}
+                Sight::Gone => {}
+                // The pools change while this goes through them.
+                Sight::Unreadable(_) => unreadable = true,
                 Sight::Waiting(_) => return None,
                 Sight::Seen(seen) => {
                     let rolled = rolled(&seen);

@@ -48,6 +48,20 @@ fn for_good(kind: &'static str, failing: Option<(Duration, String)>) -> Option<F
     Some(FailingWatch { kind, error })
 }
 
+/// Whether it is the watch of these objects that leaves a part of the picture out.
+fn stands_for(kind: &str, missing: &str) -> bool {
+    match missing {
+        "heartbeats" => kind == "Lease",
+        "budgets" => kind == "PodDisruptionBudget",
+        "saved copies" => kind == "Secret",
+        "profiles" => kind == "ConfigMap",
+        "warnings" => kind == "Event",
+        parts => parts
+            .strip_suffix('s')
+            .is_some_and(|part| part.eq_ignore_ascii_case(kind)),
+    }
+}
+
 impl Cluster {
     /// Everything that one pass over the pool looks at, from the caches.
     pub fn observe(&self, pool_name: &str, operator: &OperatorFacts, clock: Reading) -> Sight {
@@ -230,7 +244,8 @@ impl Cluster {
             .filter(|p| flaws.values().all(|f| Some(&f.key) != p.metadata.name.as_ref()));
         let blind = readable.filter_map(|pool| {
             let missing = self.missing(pool)?;
-            let FailingWatch { kind, error } = self.failing(pool).into_iter().next()?;
+            let mut failing = self.failing(pool).into_iter();
+            let FailingWatch { kind, error } = failing.find(|f| stands_for(f.kind, missing))?;
             Some(Unseen {
                 name: pool.metadata.name.clone()?,
                 uid: pool.metadata.uid.clone()?,

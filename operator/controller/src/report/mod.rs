@@ -210,7 +210,10 @@ impl Reporter {
             Verdict::Write => {}
         }
         let observed = pass.observed;
-        let (rival, last) = self.with(observed.pool_uid(), |m| (m.rivalry.found(), m.last_write));
+        let (rival, last) = self.with(observed.pool_uid(), |m| {
+            let held = m.rivalry.found() && m.rivalry.repeats(&report.status);
+            (held, m.last_write)
+        });
         if let Some(due) = last.and_then(|at| rivalry::due(at, pass.now)).filter(|_| rival) {
             return Ok(Some(due));
         }

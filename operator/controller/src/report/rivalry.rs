@@ -3,6 +3,7 @@
 //! does not know is dropped from each status.
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use vnp_crds::{EventReason, VirtualNodePoolStatus};
 use vnp_plan::finding::EventNote;
 
@@ -16,6 +17,8 @@ const SELDOM: SignedDuration = SignedDuration::from_mins(2);
 pub(super) struct Rivalry {
     /// The status as this process wrote it last, until it is seen otherwise.
     wrote: Option<VirtualNodePoolStatus>,
+    /// What a pass relies on of the status that this process wrote last, whoever wrote after it.
+    relied_on: Option<Value>,
     /// When it was found to be another one.
     changed: Vec<Timestamp>,
 }
@@ -23,6 +26,7 @@ pub(super) struct Rivalry {
 impl Rivalry {
     /// This process wrote it.
     pub(super) fn wrote(&mut self, status: &VirtualNodePoolStatus) {
+        self.relied_on = Some(relied_on(status));
         // As it is read again.
         self.wrote = serde_json::to_value(status)
             .ok()
@@ -41,6 +45,12 @@ impl Rivalry {
     /// It was changed again and again.
     pub(super) fn found(&self) -> bool {
         self.changed.len() >= TIMES
+    }
+
+    /// Whether the status says nothing new of what must survive a restart. News of that is never held back: the plan knows it
+    /// from the status alone.
+    pub(super) fn repeats(&self, status: &VirtualNodePoolStatus) -> bool {
+        self.relied_on.as_ref() == Some(&relied_on(status))
     }
 
     /// What there is to say.
@@ -66,6 +76,24 @@ pub(super) fn due(last_write: Timestamp, now: Timestamp) -> Option<Timestamp> {
     (last_write <= now && now < due).then_some(due)
 }
 
+/// Ordinals and drains, without the counts that change with each pod.
+fn relied_on(status: &VirtualNodePoolStatus) -> Value {
+    let provider = status.provider.as_ref();
+    let mut nodes = json!(status.drain.as_ref().map(|drain| &drain.nodes));
+    for node in nodes.as_array_mut().into_iter().flatten() {
+        if let Some(node) = node.as_object_mut() {
+            node.retain(|key, _| !matches!(key.as_str(), "podsTotal" | "podsRemaining" | "lastProgressTime"));
+        }
+    }
+    json!({
+        "registered": provider.map(|p| &p.registered),
+        "started": provider.map(|p| &p.started),
+        "retired": provider.map(|p| &p.retired),
+        "breakGlass": provider.map(|p| &p.break_glass),
+        "nodes": nodes,
+    })
+}
+
 /// Conditions of others may be there too.
 fn keeps(wrote: &VirtualNodePoolStatus, shown: &VirtualNodePoolStatus) -> bool {
     let mut shown = shown.clone();
@@ -77,8 +105,6 @@ fn keeps(wrote: &VirtualNodePoolStatus, shown: &VirtualNodePoolStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -123,5 +149,25 @@ mod tests {
             rivalry.look(None, at(second));
         }
         assert!(rivalry.found(), "it is gone");
+    }
+
+    #[test]
+    fn what_must_survive_a_restart_is_news_and_counts_are_not() {
+        let status = |started: &[i32], reaped: Option<&str>, left: i32| -> VirtualNodePoolStatus {
+            let node = json!({ "name": "virtual-node-eci-2", "ordinal": 2, "phase": "Reaping", "recordons": 0,
+                "startedAt": "2027-01-15T08:00:00Z", "podsTotal": 4, "podsRemaining": left, "reapedProviderUid": reaped });
+            let drain = json!({ "summary": "1/4", "podsTotal": 4, "podsRemaining": left, "podsTerminating": 0,
+                "podsBlocked": 0, "limitedBy": "Rate", "blockers": [], "nodes": [node] });
+            let provider = json!({ "type": "StatefulSet", "started": started });
+            serde_json::from_value(json!({ "provider": provider, "drain": drain })).unwrap()
+        };
+        let mut rivalry = Rivalry::default();
+        assert!(!rivalry.repeats(&status(&[0], None, 3)));
+        rivalry.wrote(&status(&[0], Some("u"), 3));
+        // The other one's write does not change what this one wrote.
+        rivalry.look(None, at(0));
+        assert!(rivalry.repeats(&status(&[0], Some("u"), 1)));
+        assert!(!rivalry.repeats(&status(&[0, 1], Some("u"), 1)));
+        assert!(!rivalry.repeats(&status(&[0], None, 1)));
     }
 }

@@ -13,7 +13,7 @@ use super::{DrainPlan, Scene, break_glass, cordon, seconds, signed};
 use crate::finding::{EventNote, Finding};
 use crate::observed::Ordinal;
 use crate::plan::NodeInDrain;
-use crate::proof::{Abandoned, Doubt, Empty, Expectation, LiveFacts, NeverCameUp, Shrink};
+use crate::proof::{Abandoned, Doubt, Empty, Expectation, LiveFacts, NeverCameUp};
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
 use crate::target::target_of;
 use crate::workload::rewritten;
@@ -30,6 +30,9 @@ pub(super) fn advance(
     let Some(fence) = fenced(scene, ordinal, plan) else {
         return;
     };
+    if held_off(scene) {
+        return;
+    }
     let settle = scene.seen.memory.get(&ordinal).and_then(|m| m.settle.clone());
     let Some(settle) = settle.filter(|s| s.holds(&fence, Some(mark))) else {
         return begin(scene, ordinal, fence, Some(mark.clone()), plan);
@@ -61,7 +64,7 @@ pub(super) fn advance(
     match proof {
         Ok(empty) => {
             entry.phase = DrainPhase::Shrinking;
-            shrink(scene, plan, empty);
+            plan.steps.push(Step::Shrink(empty.into()));
         }
         Err(Doubt::NoHeartbeatSince) => {
             plan.settles.insert(ordinal, settle);
@@ -72,11 +75,11 @@ pub(super) fn advance(
     }
 }
 
-/// Lowers the count, unless that was just tried and the API server stored another one.
-fn shrink(scene: &Scene<'_>, plan: &mut DrainPlan, proof: impl Into<Shrink>) {
-    if !rewritten::held_off(&scene.seen.recall, rewritten::LOWERED) {
-        plan.steps.push(Step::Shrink(proof.into()));
-    }
+/// The count was just lowered, and the API server stored another one. A proof now would be for nothing; when it is time to try
+/// again the pass is woken for that.
+fn held_off(scene: &Scene<'_>) -> bool {
+    let workload = scene.seen.workload.there();
+    workload.is_some_and(|w| rewritten::shrink_held_off(&scene.seen.recall, w.replicas()))
 }
 
 /// The backlog of the cloud and the heartbeats seen by the last departure. Without memory, everything that ever was on
@@ -232,6 +235,9 @@ pub(super) fn abandon(
     let Some(fence) = fenced(scene, ordinal, plan) else {
         return true;
     };
+    if held_off(scene) {
+        return true;
+    }
     let Some(live) = scene.seen.live.get(&ordinal) else {
         plan.reads.push(ordinal);
         return true;
@@ -239,7 +245,7 @@ pub(super) fn abandon(
     let proof = live_target(scene, live)
         .and_then(|target| Abandoned::declared(live, ordinal, &expected, &fence, target));
     match proof {
-        Ok(abandoned) => shrink(scene, plan, abandoned),
+        Ok(abandoned) => plan.steps.push(Step::Shrink(abandoned.into())),
         Err(_) => plan.wake(scene.now + seconds(1)),
     }
     true
@@ -286,6 +292,9 @@ pub(super) fn never_came_up(
     let Some(fence) = fenced(scene, ordinal, plan) else {
         return true;
     };
+    if held_off(scene) {
+        return true;
+    }
     let settle = scene.seen.memory.get(&ordinal).and_then(|m| m.settle.clone());
     let settle = settle.filter(|s| s.holds(&fence, None));
     let live = match (scene.seen.live.get(&ordinal), trace) {
@@ -305,7 +314,7 @@ pub(super) fn never_came_up(
     match proof {
         Ok(never) => {
             entry.phase = DrainPhase::Shrinking;
-            shrink(scene, plan, never);
+            plan.steps.push(Step::Shrink(never.into()));
         }
         Err(_) => plan.wake(scene.now + seconds(1)),
     }

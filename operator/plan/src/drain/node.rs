@@ -210,7 +210,10 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
         return unhealthy(scene, ordinal, entry, Unhealthy::NodeUnreadable, plan);
     }
     let provider = scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref);
-    if node.is_some_and(|n| foreign(n, provider)) {
+    // Of a Node that is being drained the provider may be away, or back with another address.
+    let reported = scene.reported(ordinal).and_then(|r| r.uid.as_deref());
+    let begun = |n: &NodeView| n.cordon_owner.ours() && reported == Some(n.uid.as_str());
+    if node.is_some_and(|n| !begun(n) && foreign(n, provider)) {
         return unhealthy(scene, ordinal, entry, Unhealthy::NodeForeign, plan);
     }
     if let Some(node) = node

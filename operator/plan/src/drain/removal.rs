@@ -315,7 +315,10 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
     if node.deleting {
         held_by_finalizers(scene, node, plan);
     }
-    if !given_up && identity::foreign(node, provider.map(AsRef::as_ref)) {
+    // What was the provider's by its address alone is known by the note of its removal when the provider is gone.
+    let noted = |r: &RetiredOrdinal| r.ordinal == ordinal && r.node_uid.as_deref() == Some(node.uid.as_str());
+    let drained_here = node.cordon_owner.ours() && recorded(scene).iter().any(noted);
+    if !given_up && !drained_here && identity::foreign(node, provider.map(AsRef::as_ref)) {
         let message = format!(
             "nothing says that this Node was a provider's (no label type=virtual-kubelet, no taint of virtual nodes), so it is \
              not deleted although it has the label of this pool; take the label off ({}), {}",

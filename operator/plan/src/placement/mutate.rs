@@ -155,12 +155,11 @@ impl PodOnRoute<'_> {
         if let Some(need) = need(self.pod) {
             return Some(Unfit::Need(need));
         }
-        // Reserved GPU nodes belong to no pool, and come by another way.
-        let class = self.pod.label(compute_label::CLASS);
-        let compute = &self.route.pool.compute;
-        let given = compute.labels.get(compute_label::CLASS);
-        let given = given.filter(|_| !compute.gpu_only || gpu::requests_gpu(self.pod));
-        let reserved = class.or(given.map(String::as_str)) == Some(GPU_HPN);
+        // Reserved GPU nodes belong to no pool, and come by another way. It is the class that counts which the pod ends with:
+        // one that is bound for ECI is not given the pool's.
+        let mut additions = Additions::to(self.pod, nodes);
+        self.add_to(&mut additions);
+        let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);
         if reserved && Candidate::unknown().suits(self.pod) {
             return None;
         }

@@ -19,6 +19,12 @@ pub(crate) fn held_off(recall: &Recall, field: &str) -> bool {
     recall.rewritten.get(field).is_some_and(|r| !r.due)
 }
 
+/// A shrink from this count was made, another count was stored, and it is not time to try again.
+pub(crate) fn shrink_held_off(recall: &Recall, count: i32) -> bool {
+    let entry = recall.rewritten.get(LOWERED).filter(|r| !r.due);
+    entry.is_some_and(|r| r.wanted == count.saturating_sub(1).to_string())
+}
+
 /// Notes of a write that was answered with success what became of it. `stored` is the workload as the answer shows it.
 pub fn note_stored(recall: &mut Recall, observed: &Observed, step: &Step, stored: &Workload, now: Timestamp) {
     let writes = |field: &str| match step {
@@ -84,7 +90,10 @@ pub(super) fn age(recall: &mut Recall, observed: &Observed, workload: &Workload,
     let fields = contest::fields(observed, workload);
     recall.rewritten.retain(|field, r| {
         if field == LOWERED {
-            return r.wanted.parse().is_ok_and(|wanted| workload.replicas() > wanted);
+            // A target above it wants no such shrink any more.
+            let target = crate::target::target(observed);
+            let still = |wanted: i32| workload.replicas() > wanted && target.is_some_and(|t| t <= wanted);
+            return r.wanted.parse().is_ok_and(still);
         }
         fields
             .get(field)

@@ -68,7 +68,7 @@ fn raised_by_others(observed: &Observed, workload: &Workload, target: Option<i32
     (count > target && count > before).then(|| {
         Finding::Event(EventNote {
             reason: EventReason::ForeignScale,
-            subject: format!("{} {before} {count} {}", workload.name(), workload.resource_version()),
+            subject: format!("{} {before} {count}", workload.name()),
             note: format!(
                 "{by} raised StatefulSet {} from {before} to {count} replicas, and the pool wants {target}: the nodes above \
                  are drained; change spec.replicas of the pool instead",

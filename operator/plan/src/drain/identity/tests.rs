@@ -452,6 +452,48 @@ fn a_machine_that_bears_the_provider_s_name_is_left_alone_and_said() {
     }
 }
 
+/// Its provider is gone, by whose address alone it was known.
+#[test]
+fn an_unmarked_node_that_was_drained_here_is_deleted_as_its_note_says() {
+    for (cordoned, noted, deleted) in [
+        (true, "node-2", true),
+        (false, "node-2", false),
+        (true, "another", false),
+    ] {
+        let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
+        crate::testing::with_node(&mut seen, 2, |_| {});
+        ordinary(&mut seen, 2);
+        crate::testing::with_node(&mut seen, 2, |n| {
+            n.uid = "node-2".to_owned();
+            n.labels
+                .insert(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned());
+            if cordoned {
+                crate::testing::set_our_cordon(n);
+            }
+        });
+        let mut pool = (*seen.pool).clone();
+        pool.status = serde_json::from_value(
+            json!({ "provider": { "type": "StatefulSet", "replicas": 2, "retired": [
+            { "ordinal": 2, "nodeUid": noted, "time": now().to_string(), "abandoned": false },
+        ] } }),
+        )
+        .unwrap();
+        seen.pool = Arc::new(pool);
+        look(&mut seen, 2, now(), Vec::new());
+        let live = seen.live.get_mut(&2).unwrap();
+        live.provider_pod = None;
+        live.node = seen.nodes.get(&2).cloned();
+        let plan = plan_at(&seen, 2, now());
+        let deletes = |s: &crate::step::Step| matches!(s, crate::step::Step::DeleteNode { .. });
+        assert_eq!(
+            plan.steps.iter().any(deletes),
+            deleted,
+            "{cordoned} {noted}: {:?}",
+            plan.findings
+        );
+    }
+}
+
 #[test]
 fn a_machine_with_the_pool_s_label_is_not_deleted() {
     let seen_with = |ordinary_node: bool| {
@@ -494,12 +536,30 @@ fn a_shrink_that_is_stored_otherwise_is_said_and_not_made_again_at_once() {
     crate::workload::note_stored(&mut seen.recall, &at, shrink, &stored, now());
     for (seconds, again) in [(0, false), (599, false), (600, true)] {
         seen.recall = crate::workload::remember(&seen, after(seconds));
-        assert_eq!(!shrinks(&plan_at(&seen, 2, now())).is_empty(), again, "{seconds}");
+        let plan = plan_at(&seen, 2, now());
+        assert_eq!(!shrinks(&plan).is_empty(), again, "{seconds}");
+        let waits = plan.nodes[0].phase == vnp_crds::DrainPhase::Emptying && plan.reads.is_empty();
+        assert_eq!(
+            waits, !again,
+            "{seconds}: {:?} {:?}",
+            plan.nodes[0].phase, plan.reads
+        );
         let said = crate::plan(&seen, now()).findings.into_iter().any(
             |f| matches!(f, Finding::Stalled { message, .. } if message.contains("spec.replicas 3 -> 2")),
         );
         assert!(said, "{seconds}");
     }
+    // The pool wants the count that is stored.
+    let mut cancelled = seen.clone();
+    let mut pool = (*cancelled.pool).clone();
+    pool.spec.replicas = Some(3);
+    cancelled.pool = Arc::new(pool);
+    assert!(
+        crate::workload::remember(&cancelled, after(601))
+            .rewritten
+            .is_empty()
+    );
+    assert!(!crate::workload::remember(&seen, after(601)).rewritten.is_empty());
     // It came true, by whomever.
     let mut raw = stored.raw.clone();
     raw["spec"]["replicas"] = json!(2);
