@@ -155,11 +155,22 @@ impl PodOnRoute<'_> {
         if let Some(need) = need(self.pod) {
             return Some(Unfit::Need(need));
         }
-        // Reserved GPU nodes belong to no pool, and come by another way. It is the class that counts which the pod ends with:
-        // one that is bound for ECI is not given the pool's.
-        let mut additions = Additions::to(self.pod, nodes);
-        self.add_to(&mut additions);
-        let reserved = additions.says(compute_label::CLASS) == Some(GPU_HPN);
+        // Reserved GPU nodes belong to no pool, and come by another way. A pod that is bound for ECI, and one for which the rule
+        // has a class, is not given the pool's.
+        let default = self
+            .route
+            .pool
+            .compute
+            .labels
+            .get(compute_label::CLASS)
+            .map(String::as_str);
+        let given = default.filter(|class| {
+            let mut additions = Additions::to(self.pod, nodes);
+            self.add_to(&mut additions);
+            additions.says(compute_label::CLASS) == Some(*class)
+        });
+        let class = self.pod.label(compute_label::CLASS).or(given);
+        let reserved = class == Some(GPU_HPN);
         if reserved && Candidate::unknown().suits(self.pod) {
             return None;
         }
