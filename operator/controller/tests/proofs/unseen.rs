@@ -94,7 +94,7 @@ fn a_namespace_that_is_dropped_holds_a_pool_that_goes() {
             let held = bench.pool();
             assert_eq!(
                 held["metadata"]["finalizers"],
-                json!([vnp_crds::FINALIZER]),
+                json!([crate::safety::FOREIGN, vnp_crds::FINALIZER]),
                 "{policy}"
             );
             let (told, blockers) = (message(&held, "Ready"), &held["status"]["drain"]["blockers"]);
