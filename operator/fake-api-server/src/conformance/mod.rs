@@ -36,6 +36,32 @@ pub(crate) struct Recorder {
 }
 
 const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// One call, with its answer in full.
+async fn send(
+    client: &kube::Client,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: &Value,
+) -> (http::response::Parts, Vec<u8>) {
+    let bytes = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::CONTENT_TYPE, content_type)
+        .body(Body::from(bytes))
+        .expect("a request of valid parts");
+    let response = client.send(request).await.expect("the server answers");
+    let (head, body) = response.into_parts();
+    let bytes = body.collect_bytes().await.expect("the answer comes in full");
+    (head, bytes.to_vec())
+}
 
 impl Recorder {
     fn new(client: kube::Client) -> Self {
@@ -48,20 +74,7 @@ impl Recorder {
 
     /// One call; gives the body as it came.
     async fn call(&mut self, method: &str, path: &str, content_type: &str, body: Value) -> Value {
-        let bytes = if body.is_null() {
-            Vec::new()
-        } else {
-            body.to_string().into_bytes()
-        };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::CONTENT_TYPE, content_type)
-            .body(Body::from(bytes))
-            .expect("a request of valid parts");
-        let response = self.client.send(request).await.expect("the server answers");
-        let (head, body) = response.into_parts();
-        let bytes = body.collect_bytes().await.expect("the answer comes in full");
+        let (head, bytes) = send(&self.client, method, path, content_type, &body).await;
         let body: Value = if path.contains("watch=true") {
             let lines = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty());
             let events = lines.map(|l| serde_json::from_slice::<Value>(l).expect("an event is JSON"));
@@ -93,8 +106,7 @@ impl Recorder {
     }
 
     async fn merge(&mut self, path: &str, body: Value) -> Value {
-        self.call("PATCH", &managed(path), "application/merge-patch+json", body)
-            .await
+        self.call("PATCH", &managed(path), MERGE_PATCH, body).await
     }
 
     async fn json_patch(&mut self, path: &str, body: Value) -> Value {

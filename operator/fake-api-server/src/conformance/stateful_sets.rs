@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use kube::client::Body;
 use serde_json::{Value, json};
+
+use super::{JSON, MERGE_PATCH, send};
 
 /// A controller of another process gets so long for a step.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -298,25 +299,8 @@ impl Story<'_> {
     }
 
     async fn call(&self, method: &str, path: &str, body: Value) -> Value {
-        let kind = if method == "PATCH" {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
-        let bytes = if body.is_null() {
-            Vec::new()
-        } else {
-            body.to_string().into_bytes()
-        };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::CONTENT_TYPE, kind)
-            .body(Body::from(bytes))
-            .expect("a request of valid parts");
-        let response = self.client.send(request).await.expect("the server answers");
-        let (head, body) = response.into_parts();
-        let bytes = body.collect_bytes().await.expect("the answer comes in full");
+        let kind = if method == "PATCH" { MERGE_PATCH } else { JSON };
+        let (head, bytes) = send(self.client, method, path, kind, &body).await;
         let told = String::from_utf8_lossy(&bytes);
         assert!(
             head.status.is_success(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use vnp_crds::{BlockerReason, DrainPhase, EventReason, Reason, RetiredOrdinal};
 use vnp_plan::drain::audit::Trail;
 use vnp_plan::finding::{EventNote, Finding, ProfileState};
-use vnp_plan::observed::NodeView;
+use vnp_plan::observed::{NodeView, Observed};
 use vnp_plan::plan::{Plan, TrackKind};
 use vnp_plan::step::{PatchPurpose, Step, WorkloadPatch};
 
@@ -16,18 +16,22 @@ use crate::report::situation::Pass;
 use crate::report::testing::{Story, at, blocked, draining, pool, saying, settled};
 use crate::report::transitions::{at_once, between, of_blockers};
 
-/// Events of a pass: those told at once, and those of the change of status, as (reason, subject).
-fn told(story: &mut Story, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Vec<(EventReason, String)> {
-    let before = story.observed.clone();
-    let report = story.pass_with(plan, attempts, seconds);
-    let pass = Pass {
-        observed: &before,
+fn pass_at<'a>(observed: &'a Observed, plan: &'a Plan, attempts: &'a Attempts<'a>, seconds: i64) -> Pass<'a> {
+    Pass {
+        observed,
         plan,
         attempts,
         standstill: None,
         done_at: None,
         now: at(seconds),
-    };
+    }
+}
+
+/// Events of a pass: those told at once, and those of the change of status, as (reason, subject).
+fn told(story: &mut Story, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Vec<(EventReason, String)> {
+    let before = story.observed.clone();
+    let report = story.pass_with(plan, attempts, seconds);
+    let pass = pass_at(&before, plan, attempts, seconds);
     let mut all = at_once(&pass, &report.held_by);
     all.extend(between(&pass, &report.status));
     all.into_iter().map(|note| (note.reason, note.subject)).collect()
@@ -272,14 +276,7 @@ fn what_was_deleted_by_force_is_counted_when_the_node_is_empty() {
         let before = story.observed.clone();
         let report = story.pass(&plan, 690);
         let attempts = Attempts::default();
-        let pass = Pass {
-            observed: &before,
-            plan: &plan,
-            attempts: &attempts,
-            standstill: None,
-            done_at: None,
-            now: at(690),
-        };
+        let pass = pass_at(&before, &plan, &attempts, 690);
         let notes = between(&pass, &report.status);
         let forced: Vec<&str> = notes
             .iter()
@@ -328,14 +325,7 @@ fn what_holds_a_drain_is_told_with_its_reason_first() {
     );
     let report = story.pass(&plan, 30);
     let attempts = Attempts::default();
-    let pass = Pass {
-        observed: &story.observed,
-        plan: &plan,
-        attempts: &attempts,
-        standstill: None,
-        done_at: None,
-        now: at(30),
-    };
+    let pass = pass_at(&story.observed, &plan, &attempts, 30);
     let notes: Vec<EventNote> = at_once(&pass, &report.held_by).into_iter().collect();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert_eq!(notes[0].reason, EventReason::DrainBlocked);
@@ -581,14 +571,7 @@ fn the_pods_of_a_drain_that_is_called_off_are_those_that_are_there() {
     let plan = settled();
     let report = story.pass(&plan, 20);
     let attempts = Attempts::default();
-    let pass = Pass {
-        observed: &before,
-        plan: &plan,
-        attempts: &attempts,
-        standstill: None,
-        done_at: None,
-        now: at(20),
-    };
+    let pass = pass_at(&before, &plan, &attempts, 20);
     let notes: Vec<String> = between(&pass, &report.status)
         .into_iter()
         .map(|n| n.note)
