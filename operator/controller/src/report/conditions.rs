@@ -299,7 +299,7 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
     }
 }
 
-/// A pool that goes asks for nothing, and of one that is not served nothing is looked at.
+/// What a pool that goes asked for is taken back, and of one that is not served nothing is looked at.
 fn not_asked(pass: &Pass<'_>, type_: ConditionType) -> Option<Said> {
     let form = pass.observed.pool.spec.provider.type_;
     if form != ProviderType::StatefulSet {
@@ -307,7 +307,8 @@ fn not_asked(pass: &Pass<'_>, type_: ConditionType) -> Option<Said> {
         return Some(said(type_, "Unknown", Reason::Unknown, text));
     }
     pass.observed.deleting().then(|| {
-        let text = "the pool is being deleted and asks for nothing any more";
+        let text =
+            "not compared while the pool is being deleted: what it asked for goes before the pool does";
         said(type_, "True", Reason::NotRequired, text)
     })
 }

@@ -1,4 +1,4 @@
-//! Proof 8: everybody else who writes to the cluster. Each antagonist joins a pool's whole life, in which the operator dies
+//! Proof 9: everybody else who writes to the cluster. Each antagonist joins a pool's whole life, in which the operator dies
 //! once and sees the cluster late: the promises hold, writes stay few, what is in the way is said, and all goes on by
 //! itself when the antagonist goes.
 

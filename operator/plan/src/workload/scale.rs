@@ -71,7 +71,7 @@ fn raised_by_others(observed: &Observed, workload: &Workload, target: Option<i32
             subject: format!("{} {before} {count}", workload.name()),
             note: format!(
                 "{by} raised StatefulSet {} from {before} to {count} replicas, and the pool wants {target}: the nodes above \
-                 are drained; change spec.replicas of the pool instead",
+                 have to go; change spec.replicas of the pool instead",
                 workload.name()
             ),
         })
@@ -214,6 +214,15 @@ mod tests {
         seen.pool = Arc::new(pool);
     }
 
+    fn managed(seen: &mut Observed, manager: &str) {
+        let mut raw = seen.workload.there().unwrap().raw.clone();
+        raw["metadata"]["managedFields"] = json!([{
+            "manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z",
+            "fieldsV1": { "f:spec": { "f:replicas": {} } },
+        }]);
+        seen.workload = Workload::new(raw).into();
+    }
+
     #[test]
     fn the_count_only_goes_up() {
         let seen = observed(pool(json!({})), 3);
@@ -272,12 +281,7 @@ mod tests {
                     .unwrap(),
             );
             let mut seen = observed(pool, 4);
-            let mut raw = seen.workload.there().unwrap().raw.clone();
-            raw["metadata"]["managedFields"] = json!([{
-                "manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z",
-                "fieldsV1": { "f:spec": { "f:replicas": {} } },
-            }]);
-            seen.workload = Workload::new(raw).into();
+            managed(&mut seen, manager);
             let findings = look(&seen, Some(target), true).findings;
             let notes = findings.into_iter().filter_map(|f| match f {
                 Finding::Event(e) if e.reason == EventReason::ForeignScale => Some(e.note),
@@ -285,8 +289,8 @@ mod tests {
             });
             notes.collect::<Vec<_>>()
         };
-        let told = "keda raised StatefulSet virtual-node-eci from 2 to 4 replicas, and the pool wants 2: the nodes above are \
-                    drained; change spec.replicas of the pool instead";
+        let told = "keda raised StatefulSet virtual-node-eci from 2 to 4 replicas, and the pool wants 2: the nodes above have \
+                    to go; change spec.replicas of the pool instead";
         assert_eq!(notes("keda", 2, 2), [told]);
         // The status knows of it, the pool wants it, or it was us.
         for (manager, before, target) in [("keda", 4, 2), ("keda", 2, 4), (vnp_crds::FIELD_MANAGER, 2, 2)] {
@@ -300,12 +304,7 @@ mod tests {
     #[test]
     fn the_note_names_who_lowered_it() {
         let mut seen = observed(pool(json!({})), 1);
-        let mut raw = seen.workload.there().unwrap().raw.clone();
-        raw["metadata"]["managedFields"] = json!([{
-            "manager": "kubectl-scale", "operation": "Update", "time": "2026-01-01T00:00:00Z",
-            "fieldsV1": { "f:spec": { "f:replicas": {} } },
-        }]);
-        seen.workload = Workload::new(raw).into();
+        managed(&mut seen, "kubectl-scale");
         with_node(&mut seen, 1, |_| {});
         bind(&mut seen, 1, vec![pod("a")]);
         let part = look(&seen, Some(1), true);
@@ -322,12 +321,7 @@ mod tests {
     #[test]
     fn our_own_shrink_that_lost_its_race_is_told_as_that_before_its_node_is_gone() {
         let mut seen = observed(pool(json!({})), 2);
-        let mut raw = seen.workload.there().unwrap().raw.clone();
-        raw["metadata"]["managedFields"] = json!([{
-            "manager": vnp_crds::FIELD_MANAGER, "operation": "Update", "time": "2026-01-01T00:00:00Z",
-            "fieldsV1": { "f:spec": { "f:replicas": {} } },
-        }]);
-        seen.workload = Workload::new(raw).into();
+        managed(&mut seen, vnp_crds::FIELD_MANAGER);
         with_node(&mut seen, 2, |_| {});
         bind(&mut seen, 2, vec![pod("a")]);
         let part = look(&seen, Some(2), true);
@@ -429,15 +423,6 @@ mod tests {
             let workload = seen.workload.there().unwrap().clone();
             assert_eq!(rescue(&seen, &workload, &mut part).is_some(), rescued, "{value}");
         }
-    }
-
-    fn managed(seen: &mut Observed, manager: &str) {
-        let mut raw = seen.workload.there().unwrap().raw.clone();
-        raw["metadata"]["managedFields"] = json!([{
-            "manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z",
-            "fieldsV1": { "f:spec": { "f:replicas": {} } },
-        }]);
-        seen.workload = Workload::new(raw).into();
     }
 
     fn notes(part: &Part) -> Vec<&str> {
