@@ -258,7 +258,13 @@ fn node(view: &View, ordinal: usize, beats: u8) -> Option<NodeView> {
     Some(NodeView {
         name: format!("{NAME}-{ordinal}"),
         uid: node_uid(ordinal, node.uid),
-        labels: BTreeMap::from([(vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned())]),
+        labels: BTreeMap::from([
+            (vnp_crds::POOL_LABEL.to_owned(), "burst".to_owned()),
+            (
+                vnp_crds::virtual_node::LABEL.to_owned(),
+                vnp_crds::virtual_node::LABEL_VALUE.to_owned(),
+            ),
+        ]),
         ready: view.providers[ordinal].is_some(),
         // As far as it matters: no write but a cordon's changes what an uncordon tests.
         resource_version: node
