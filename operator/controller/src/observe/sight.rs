@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
-use vnp_crds::VirtualNodePool;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use vnp_crds::{Reason, VirtualNodePool};
 use vnp_plan::drain::audit::{AUDIT_PREFIX, Trail};
 use vnp_plan::observed::{
     Blind, FailingWatch, Flaw, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, SavedCopy, WorkloadSeen,
@@ -37,10 +37,23 @@ pub struct Unseen {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Of what kind the cause is.
-    pub subject: String,
+    /// Why a person is asked for: the reason of Stalled.
+    pub reason: Reason,
     /// What there is to say.
     pub note: String,
+}
+
+impl Unseen {
+    /// What an event about it regards.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(vnp_crds::API_VERSION.to_owned()),
+            kind: Some(vnp_crds::KIND.to_owned()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
 }
 
 fn for_good(kind: &'static str, failing: Option<(Duration, String)>) -> Option<FailingWatch> {
@@ -231,7 +244,7 @@ impl Cluster {
         let unreadable = flaws.iter().map(|(uid, flaw)| Unseen {
             name: flaw.key.clone(),
             uid: uid.clone(),
-            subject: "unreadable".to_owned(),
+            reason: Reason::InvalidSpec,
             note: format!(
                 "this version of the operator can't read this pool ({}), so it does nothing for it: its drain stands still, its \
                  cordons and providers stay; correct the value, or run the version that knows it",
@@ -249,7 +262,7 @@ impl Cluster {
             Some(Unseen {
                 name: pool.metadata.name.clone()?,
                 uid: pool.metadata.uid.clone()?,
-                subject: "blind".to_owned(),
+                reason: Reason::WatchFailing,
                 note: format!(
                     "nothing is done for this pool, because its {missing} are not known: the watch of {kind} objects fails \
                      ({error}); grant what config/rbac grants, and look at the API server"

@@ -20,7 +20,7 @@ use super::situation::{Pass, Situation};
 use super::wording::{cut, list, nodes, sentences};
 
 /// Longest message of a condition, as the API machinery's own type allows.
-const MESSAGE_LIMIT: usize = 32_768;
+pub(super) const MESSAGE_LIMIT: usize = 32_768;
 
 /// What WebhookReady says of a webhook that was seen to work. What another leader found is told apart by these.
 pub(super) const MUTATED: &str = "a pod created as a dry run came back mutated";

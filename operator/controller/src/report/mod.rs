@@ -15,6 +15,7 @@ mod situation;
 mod status;
 mod told;
 mod transitions;
+mod unseen;
 mod wording;
 mod write;
 
@@ -28,7 +29,6 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use vnp_crds::{DrainingNode, EventReason, VirtualNodePool};
 use vnp_plan::finding::EventNote;
@@ -59,8 +59,15 @@ pub struct Reporter {
     writer: Writer,
     metrics: Metrics,
     pools: Mutex<BTreeMap<String, Memory>>,
-    /// What was told of pools that no pass reports on, by UID.
-    unseen: Mutex<BTreeMap<String, Told>>,
+    /// By UID, pools that no pass reports on.
+    unseen: Mutex<BTreeMap<String, UnseenMemory>>,
+}
+
+/// What was said of a pool that no pass reports on.
+#[derive(Default)]
+struct UnseenMemory {
+    told: Told,
+    said: Option<Unseen>,
 }
 
 /// What is remembered of one pool. Lost at a restart: then a number is written earlier or a stall is told later.
@@ -150,42 +157,47 @@ impl Reporter {
         Ok(wake_at?.into_iter().chain(report.wake_at).min())
     }
 
-    /// Tells of pools that no pass reports on. Each thing once, as long as it lasts.
+    /// Says of pools that no pass reports on why, in their status and by an event. Each thing once, as long as it lasts.
     pub async fn unseen(&self, unseen: Vec<Unseen>, now: Timestamp) {
         let mut news = Vec::new();
+        let mut unsaid = Vec::new();
         {
             let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|uid, _| unseen.iter().any(|u| u.uid == *uid));
-            for Unseen {
-                name,
-                uid,
-                subject,
-                note,
-            } in unseen
-            {
-                let pool = ObjectReference {
-                    api_version: Some(vnp_crds::API_VERSION.to_owned()),
-                    kind: Some(vnp_crds::KIND.to_owned()),
-                    name: Some(name),
-                    uid: Some(uid.clone()),
-                    ..ObjectReference::default()
-                };
+            for unseen in unseen {
+                let memory = all.entry(unseen.uid.clone()).or_default();
                 let note = EventNote {
                     reason: EventReason::ConfigWarning,
-                    subject,
-                    note,
+                    subject: unseen.reason.to_string(),
+                    note: unseen.note.clone(),
                 };
-                let fresh = all.entry(uid).or_default().fresh([note], |_| false, now);
-                news.extend(fresh.into_iter().map(|n| (pool.clone(), n)));
+                let fresh = memory.told.fresh([note], |_| false, now);
+                news.extend(fresh.into_iter().map(|n| (unseen.reference(), n)));
+                if memory.said.as_ref() != Some(&unseen) {
+                    unsaid.push(unseen);
+                }
             }
         }
         for (pool, news) in news {
             let told = self.writer.event_of(pool.clone(), &news).await;
             self.metrics.wrote("event", if told { "ok" } else { "failed" });
-            if !told && let Some(uid) = pool.uid {
-                let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
-                all.entry(uid).or_default().failed(news);
+            if !told {
+                self.of_unseen(pool.uid, |memory| memory.told.failed(news));
             }
+        }
+        for unseen in unsaid {
+            let said = self.writer.unseen(&unseen, now).await;
+            self.metrics.wrote("status", if said { "ok" } else { "failed" });
+            if said {
+                self.of_unseen(Some(unseen.uid.clone()), |memory| memory.said = Some(unseen));
+            }
+        }
+    }
+
+    fn of_unseen(&self, uid: Option<String>, change: impl FnOnce(&mut UnseenMemory)) {
+        let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = uid.and_then(|uid| all.get_mut(&uid)) {
+            change(memory);
         }
     }
 

@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::api::{
+    Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective,
+};
 use kube::{Client, Resource};
 use serde::Serialize;
+use serde_json::json;
 use vnp_crds::{VirtualNodePool, VirtualNodePoolStatus};
 use vnp_plan::refuser::Refuser;
 
 use super::told::{News, event_name};
+use super::unseen;
 use super::wording::cut;
+use crate::observe::sight::Unseen;
 use crate::runtime::lease::{Claim, LeaseLost};
 
 /// Longest time for one write.
@@ -117,6 +123,60 @@ impl Writer {
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Written::Gone),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Written::Moved),
             Err(error) => Err(ReportError::Refused(error)),
+        }
+    }
+
+    /// Says in the status of a pool that no pass reports on what there is to say. False when it could not be said, which
+    /// stops nothing.
+    pub(super) async fn unseen(&self, pool: &Unseen, now: Timestamp) -> bool {
+        let Unseen {
+            name,
+            uid,
+            reason,
+            note,
+        } = pool;
+        if self.claim.check().is_err() {
+            return false;
+        }
+        let write = async {
+            let kind = ApiResource::erase::<VirtualNodePool>(&());
+            let pools: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+            let Some(pool) = pools
+                .get_opt(name)
+                .await?
+                .filter(|p| p.metadata.uid.as_ref() == Some(uid))
+            else {
+                return Ok(());
+            };
+            let version = pool.metadata.resource_version.clone();
+            let pool = serde_json::to_value(&pool).map_err(kube::Error::SerdeError)?;
+            let Some(status) = unseen::status(&pool, *reason, note, now) else {
+                return Ok(());
+            };
+            let apply = json!({
+                "apiVersion": vnp_crds::API_VERSION, "kind": vnp_crds::KIND,
+                "metadata": { "name": name, "resourceVersion": version }, "status": status,
+            });
+            // Not strict: what stands there may be of a version that knows more fields than the CRD of now.
+            let params = PatchParams::apply(vnp_crds::FIELD_MANAGER).force();
+            pools
+                .patch_status(name, &params, &Patch::Apply(&apply))
+                .await
+                .map(drop)
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(pool = name, %error, "the status of a pool that no pass reports on could not be written");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(
+                    pool = name,
+                    "the status of a pool that no pass reports on could not be written in time"
+                );
+                false
+            }
         }
     }
 

@@ -140,6 +140,39 @@ impl Bench {
             && annotations.is_some_and(|a| a[vnp_crds::SHRINKING_ANNOTATION].is_null())
     }
 
+    /// Every node of the pool is gone, and the pool is Ready so.
+    pub(crate) fn without_nodes(&self) -> bool {
+        let pool = self.pool();
+        condition(&pool, "Ready") == "True"
+            && number(&pool, "/status/nodes") == 0
+            && self.cluster.list("nodes").is_empty()
+    }
+
+    /// The provider was there before the pool, which adopts it.
+    pub(crate) fn adopt(&self) {
+        let env = |name: &str, value: &str| json!({"name": name, "value": value});
+        self.cluster.create(
+            "statefulsets.apps",
+            json!({
+                "metadata": {"namespace": "kube-system", "name": PROVIDER},
+                "spec": {
+                    "replicas": 2, "serviceName": "", "selector": {"matchLabels": {"app": PROVIDER}},
+                    "template": {
+                        "metadata": {"labels": {"app": PROVIDER}},
+                        "spec": {"containers": [{
+                            "name": "provider", "image": "registry.example/virtual-nodes-eci:v0",
+                            "env": [
+                                env("ECI_REGION", "cn-hangzhou"), env("THEIRS", "as it is"), env("ECI_VSWITCH", "vsw-old, vsw-a"),
+                                env("ECI_VPC", "vpc-old"),
+                            ],
+                        }]},
+                    },
+                },
+            }),
+        );
+        self.edit(json!({"provider": {"management": "Adopt", "image": null}}));
+    }
+
     /// The pool, null when it is gone.
     pub(crate) fn pool(&self) -> Value {
         let pool = self.cluster.get("virtualnodepools.virtualnodes.dev", "", POOL);

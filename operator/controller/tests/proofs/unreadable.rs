@@ -101,3 +101,41 @@ fn a_pod_and_a_budget_that_cannot_be_read_hold_what_they_may_concern() {
         bench.assert_safe();
     });
 }
+
+#[test]
+fn a_pool_that_cannot_be_read_says_so_and_goes_on_where_it_was() {
+    run(|bench| async move {
+        let _operator = ready(&bench, 3).await;
+        bench.edit(json!({"replicas": 2}));
+        let draining = |b: &Bench| b.pool().pointer("/status/drain/nodes/0/startedAt").cloned();
+        bench
+            .until("a drain", |b| draining(b).is_some_and(|at| !at.is_null()))
+            .await;
+        let began = draining(&bench);
+        // A newer version may have taken it from a CRD that needs no waitFor.
+        bench.edit(json!({"drain": {"stages": [{"name": "odd", "podSelector": {}}]}}));
+        let said = |b: &Bench| {
+            let pool = b.pool();
+            let reason = |kind: &str| {
+                let all = pool["status"]["conditions"].as_array();
+                let one = all.and_then(|all| all.iter().find(|c| c["type"] == kind));
+                one.map(|c| format!("{} {}", text(c, "/status"), text(c, "/reason")))
+            };
+            [reason("Ready"), reason("Stalled"), reason("Reconciling")]
+        };
+        let expected = [
+            Some("False InvalidSpec".to_owned()),
+            Some("True InvalidSpec".to_owned()),
+            None,
+        ];
+        bench
+            .until("the pool says that it can't be read", |b| said(b) == expected)
+            .await;
+        bench.assert_quiet(Duration::from_secs(150)).await;
+        assert_eq!(draining(&bench), began, "the drain is remembered");
+        bench.edit(json!({"drain": {"stages": null}}));
+        bench.until_settled(2).await;
+        bench.assert_quiet(Duration::from_secs(20)).await;
+        bench.assert_safe();
+    });
+}

@@ -144,12 +144,16 @@ pub(super) fn due(
         // Accept refuses a reference; a value beside it would be an invalid entry.
         let free = !contested(&format!("env {name}")) && !env::is_reference(there, name);
         if free && !same_meaning(name, present, wanted) {
-            values
+            let original = values
                 .originals
                 .env
                 .entry((*name).to_owned())
-                .or_insert_with(|| present.map(str::to_owned));
-            values.set_env(there, name, Some(wanted));
+                .or_insert_with(|| present.map(str::to_owned))
+                .clone();
+            // An original that means the same is what giving it back would write: no provider restarts for that later.
+            let original = Some(original).filter(|o| same_meaning(name, o.as_deref(), wanted));
+            let new = original.unwrap_or_else(|| Some(wanted.clone()));
+            values.set_env(there, name, new.as_deref());
         }
     }
     for (name, original) in noted.env.iter().filter(|(name, _)| desired.value(name).is_none()) {

@@ -29,7 +29,9 @@ fn server(status: StatusCode, event: StatusCode, message: &'static str) -> (Clie
         let log = Arc::clone(&log);
         async move {
             let (head, body) = request.into_parts();
-            let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
+            let body = body.collect_bytes().await.unwrap();
+            // A GET has none.
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             let code = if head.uri.path().contains("/events") {
                 event
             } else {
@@ -37,7 +39,9 @@ fn server(status: StatusCode, event: StatusCode, message: &'static str) -> (Clie
             };
             let answer = if code.is_success() {
                 let mut object = serde_json::to_value(pool(json!({}))).unwrap();
-                json_patch::merge(&mut object, &body);
+                if body.is_object() {
+                    json_patch::merge(&mut object, &body);
+                }
                 object["metadata"]["resourceVersion"] = json!("105");
                 object
             } else {
@@ -291,19 +295,30 @@ async fn a_pool_that_no_pass_reports_on_is_told_of_once() {
     let unseen = |uid: &str| crate::observe::sight::Unseen {
         name: "burst".to_owned(),
         uid: uid.to_owned(),
-        subject: "unreadable".to_owned(),
+        reason: vnp_crds::Reason::InvalidSpec,
         note: "it can't be read".to_owned(),
     };
     for second in 0..100 {
-        bench.reporter.unseen(vec![unseen("u-1")], at(second)).await;
+        bench.reporter.unseen(vec![unseen("uid-burst")], at(second)).await;
     }
     let calls = std::mem::take(&mut *bench.calls.lock().unwrap());
     assert_eq!(events(&calls), ["ConfigWarning"]);
-    assert_eq!(calls[0].2["regarding"]["uid"], "u-1");
+    assert_eq!(calls[0].2["regarding"]["uid"], "uid-burst");
+    assert_eq!(calls[1].0, Method::GET);
+    let written = &calls[2].2["status"]["conditions"];
+    assert_eq!(
+        (&written[0]["type"], &written[0]["message"]),
+        (&json!("Ready"), &json!("it can't be read"))
+    );
+    assert_eq!(calls.len(), 3);
     // What was not taken is told again.
     let refusing = Bench::new(StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR);
     for second in 0..3 {
-        refusing.reporter.unseen(vec![unseen("u-1")], at(second)).await;
+        refusing
+            .reporter
+            .unseen(vec![unseen("uid-burst")], at(second))
+            .await;
     }
-    assert_eq!(refusing.calls.lock().unwrap().len(), 3);
+    let calls = std::mem::take(&mut *refusing.calls.lock().unwrap());
+    assert_eq!(calls.iter().filter(|c| c.0 == Method::POST).count(), 3);
 }
