@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use vnp_crds::{BlockerReason, DrainPhase, OnTimeout};
-use vnp_plan::plan::NodeInDrain;
+use vnp_plan::plan::{NodeInDrain, TrackKind};
 
 use super::blockage::{Blockage, Held};
 use super::seconds::whole;
 use super::situation::{Pass, Situation};
-use super::wording::list;
+use super::wording::{list, sentences};
 
 /// The drain as it stands; `None` when there is none to speak of.
 pub(super) fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String> {
@@ -22,15 +22,18 @@ pub(super) fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String>
     let what = what(pass, situation, &going)?;
     let first = forced(pass, situation, &going);
     let because = because(situation, held);
-    // Before a time at which it is deleted by force, nothing is told of one at which it would be stuck.
-    let until = match first {
-        Some(_) => None,
-        None => held.and_then(|h| still(h, &going)).or_else(|| done(situation)),
+    let refused = refused(pass);
+    // Before a time at which it is deleted by force, nothing is told of one at which it would be stuck. A write that is
+    // refused holds it up already.
+    let until = match (&first, &refused) {
+        (Some(_), _) | (None, Some(_)) => None,
+        (None, None) => held.and_then(|h| still(h, &going)).or_else(|| done(situation)),
     };
     let parts = [
         first,
         Some(what),
         because,
+        refused,
         keep(pass, &going),
         until,
         deadline(pass, &going),
@@ -121,6 +124,14 @@ fn stopped_by(situation: &Situation, node: &NodeInDrain) -> Option<BlockerReason
     blockers
         .find(|b| stops.contains(&b.reason) && b.object == node.name)
         .map(|b| b.reason)
+}
+
+/// The writes of the drain that the API server refuses until somebody changes something.
+fn refused(pass: &Pass<'_>) -> Option<String> {
+    let writes = pass.attempts.refused.iter();
+    let mut writes = writes.filter(|r| r.track == TrackKind::Drain).peekable();
+    writes.peek()?;
+    Some(sentences(writes.map(|r| r.message.as_str())))
 }
 
 fn because(situation: &Situation, held: Option<&Held>) -> Option<String> {

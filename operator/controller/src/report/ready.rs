@@ -31,7 +31,9 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
     for (reason, message) in &situation.stalled {
         say(word(*reason), message.clone());
     }
-    if let Some(message) = draining(pass, situation) {
+    let drain = draining(pass, situation);
+    let drains = drain.is_some();
+    if let Some(message) = drain {
         match &situation.blockage {
             Blockage::Held(held) => say(held.reason(), message),
             Blockage::None => say(Reason::Draining, message),
@@ -100,6 +102,8 @@ pub(super) fn applying(pass: &Pass<'_>, situation: &Situation) -> Applying {
             // It stands before what was to be written.
             TrackKind::Workload if situation.provider.keys().any(|state| is_written(*state)) => continue,
             TrackKind::Workload => Reason::Updating,
+            // It says it itself.
+            TrackKind::Drain if drains => continue,
             TrackKind::Drain => Reason::Draining,
             TrackKind::Policies => Reason::ConfigNotSynced,
             // Told as an event: the pool is what it should be, with a record or without.

@@ -35,6 +35,39 @@ fn once(plan: &Plan, seconds: i64) -> Report {
 }
 
 #[test]
+fn a_drain_whose_write_is_refused_says_by_whom_and_promises_no_end() {
+    let mut story = Story::of(pool(json!({})));
+    let mut plan = draining(0, []);
+    plan.facts.done_at = Some(at(600));
+    let message = |report: &Report| {
+        let ready = report.status.condition(ConditionType::Ready);
+        ready.unwrap().message.clone()
+    };
+    let before = story.pass(&plan, 0);
+    assert_eq!(ready(&before), ("False", "Draining"));
+    assert!(message(&before).contains("; done by "), "{}", message(&before));
+    let attempts = Attempts {
+        done: Vec::new(),
+        refused: vec![RefusedWrite {
+            track: TrackKind::Drain,
+            message:
+                "patch statefulsets.apps kube-system/vn: ValidatingAdmissionPolicy frozen refuses it: no"
+                    .to_owned(),
+        }],
+    };
+    let refused = story.pass_with(&plan, &attempts, 10);
+    assert_eq!(ready(&refused), ("False", "Draining"));
+    let said = message(&refused);
+    assert_eq!(
+        said.matches("ValidatingAdmissionPolicy frozen refuses it")
+            .count(),
+        1,
+        "{said}"
+    );
+    assert!(!said.contains("done by"), "{said}");
+}
+
+#[test]
 fn reasons_of_ready_follow_their_precedence() {
     let mut everything = draining(
         0,
