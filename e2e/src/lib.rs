@@ -4,6 +4,7 @@
 //! kubelet of a provider pod to the instances that cost money, is played by this crate and counted in a
 //! [ledger](cloud::Ledger) that the operator can't see.
 
+pub mod antagonists;
 pub mod audit;
 pub mod call_gate;
 pub mod cloud;

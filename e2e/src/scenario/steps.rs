@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use super::{Scenario, eventually};
+use crate::antagonists::{Antagonist, AtWork, Whom};
 
 impl Scenario<'_> {
     /// `kubectl apply --server-side` of a manifest.
@@ -57,6 +58,24 @@ impl Scenario<'_> {
             .control_plane()
             .kubectl(args.split_whitespace())
             .await
+    }
+
+    /// Switches an antagonist on beside the scenario's own pool.
+    ///
+    /// # Errors
+    /// As [`Antagonist::join`].
+    pub async fn join(&self, antagonist: Antagonist) -> Result<AtWork> {
+        antagonist.join(self.environment(), self.whom()).await
+    }
+
+    /// Whom antagonists meet here.
+    #[must_use]
+    pub fn whom(&self) -> Whom {
+        Whom {
+            pool: self.name().to_owned(),
+            provider: self.provider(),
+            namespace: self.namespace().to_owned(),
+        }
     }
 
     /// The scenario's virtual nodes that there are now, by name.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
+use vnp_e2e::antagonists::{FINALIZERS, MIRROR, POLICY_THAT_REWRITES, REGISTRY};
 use vnp_e2e::audit::OPERATOR;
 use vnp_e2e::operator::OperatorOptions;
+use vnp_e2e::scenario::manifests::PROVIDER_IMAGE;
 use vnp_e2e::scenario::{Scenario, always, eventually};
 
 use crate::fixture::{
@@ -30,12 +32,7 @@ async fn a_node_that_a_finalizer_holds_is_named_with_its_holder_and_not_removed(
         misbehave_on_1_12(s);
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
-        let hold = r#"[{"op":"add","path":"/metadata/finalizers","value":["example.com/hold"]}]"#;
-        s.kubectl(&format!(
-            "patch node {} --type json --field-manager nodekeeper --patch {hold}",
-            s.node(1)
-        ))
-        .await?;
+        let nodekeeper = s.join(FINALIZERS).await?;
         resize(s, 1).await?;
         let held = blocked_by(s, "FinalizerHolds", &s.node(1), Duration::from_secs(120)).await?;
         let status = &held["status"];
@@ -43,15 +40,13 @@ async fn a_node_that_a_finalizer_holds_is_named_with_its_holder_and_not_removed(
         ensure!(
             blocker["message"]
                 .as_str()
-                .is_some_and(|m| m.contains("example.com/hold (set by nodekeeper)")),
+                .is_some_and(|m| m.contains("slow.example.com/cleanup (set by finalizers)")),
             "{blocker}"
         );
         ensure!(status["drain"]["limitedBy"] == "Blocker", "{status}");
         ensure!(status["availableNodes"] == 1, "{status}");
         ensure!(!removed(s).await?, "told before it is gone");
-        let free = r#"[{"op":"remove","path":"/metadata/finalizers"}]"#;
-        s.kubectl(&format!("patch node {} --type json --patch {free}", s.node(1)))
-            .await?;
+        nodekeeper.leave().await?;
         shrunk(s, 1, SOON).await?;
         eventually("it is told when it is gone", SOON, async || {
             ensure!(removed(s).await?, "no event NodeRemoved");
@@ -68,47 +63,23 @@ fn writes(s: &Scenario<'_>) -> Result<usize> {
     Ok(writes.iter().filter(|e| e.is("statefulsets", None)).count())
 }
 
-/// Sets the image of the provider to one of its own whenever the StatefulSet is updated.
-async fn rewrite_image(s: &Scenario<'_>, image: &str) -> Result<()> {
-    let name = "rewritten";
-    s.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
-        "spec": {
-            "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
-                                                    "resources": ["statefulsets"]}]},
-            "matchConditions": [{"name": "provider", "expression": format!("object.metadata.name == '{}'", s.provider())}],
-            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": format!(
-                "[JSONPatch{{op: 'replace', path: '/spec/template/spec/containers/0/image', value: '{image}'}}]")}}],
-        },
-    }))
-    .await?;
-    s.apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
-        "spec": {"policyName": name},
-    }))
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_a_policy_rewrites_is_written_once_and_said() -> Result<()> {
     Scenario::run("rewritten", async |s| {
         misbehave(s);
         s.start_operator(&OperatorOptions::default()).await?;
-        start_pool(s, 1).await?;
-        let image = |pool: &Value| pool["spec"]["provider"]["image"].clone();
-        let stored = image(&pool(s, 1)).as_str().context("no image")?.to_owned();
-        rewrite_image(s, &stored).await?;
-        let mut wanted = pool(s, 1);
-        wanted["spec"]["provider"]["image"] = json!("registry.example/virtual-nodes-eci:wanted");
-        // The policy takes a moment to be in force.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        s.apply(&wanted).await?;
+        let stored = PROVIDER_IMAGE.replace(REGISTRY, MIRROR);
+        let mut mirrored = pool(s, 1);
+        mirrored["spec"]["provider"]["image"] = json!(stored);
+        s.apply(&mirrored).await?;
+        ready(s, SOON).await?;
+        let policy = s.join(POLICY_THAT_REWRITES).await?;
+        s.apply(&pool(s, 1)).await?;
         eventually("the pool says what does not take", SOON, async || {
             let pool = get_pool(s).await?;
             let stalled = condition(&pool, "Stalled").context("no condition Stalled")?;
             ensure!(stalled["reason"] == "FieldContested", "{stalled}");
-            let told = format!("image {stored} -> registry.example/virtual-nodes-eci:wanted");
+            let told = format!("image {stored} -> {PROVIDER_IMAGE}");
             ensure!(
                 stalled["message"].as_str().is_some_and(|m| m.contains(&told)),
                 "{stalled}"
@@ -127,10 +98,8 @@ async fn a_template_that_a_policy_rewrites_is_written_once_and_said() -> Result<
         })
         .await?;
         // What the policy stores is what the pool asks for again.
-        s.apply(&pool(s, 1)).await?;
-        s.kubectl("delete mutatingadmissionpolicybinding rewritten")
-            .await?;
-        s.kubectl("delete mutatingadmissionpolicy rewritten").await?;
+        s.apply(&mirrored).await?;
+        policy.leave().await?;
         ready(s, SOON).await
     })
     .await

@@ -5,47 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use vnp_e2e::antagonists::{CUSTOM_CONTROLLER, PINNED, PINNED_PODS, Place, pod_of_kind};
 use vnp_e2e::operator::OperatorOptions;
 use vnp_e2e::scenario::{Scenario, always, eventually, manifests};
 
 use crate::fixture::{
-    catch_up, counts, evictions, get, get_pool, get_workload, misbehave, pool, shrunk, start_pool,
+    catch_up, counts, evictions, get_pool, get_workload, misbehave, pool, shrunk, start_pool,
 };
 
 const SOON: Duration = Duration::from_secs(60);
-const PINNED: u32 = 6;
-
-/// A kind of controllers that does nothing.
-fn kind(name: &str, scaled: bool) -> Value {
-    let mut subresources = json!({"status": {}});
-    if scaled {
-        subresources["scale"] =
-            json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"});
-    }
-    let plural = format!("{}s", name.to_lowercase());
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.returns.example")},
-        "spec": {"group": "returns.example", "scope": "Namespaced", "names": {"kind": name, "plural": plural},
-                 "versions": [{"name": "v1", "served": true, "storage": true, "subresources": subresources,
-                               "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
-    })
-}
-
-/// A pod on the node whose controller is an object of that kind.
-async fn owned(s: &Scenario<'_>, kind: &str, node: &str) -> Result<()> {
-    let name = kind.to_lowercase();
-    let object = json!({"apiVersion": "returns.example/v1", "kind": kind, "metadata": {"name": name, "namespace": s.namespace()}});
-    eventually("its kind is served", SOON, async || s.apply(&object).await).await?;
-    let object = get(s, &format!("{name} {name} --namespace {}", s.namespace())).await?;
-    let mut pod = manifests::on_node(manifests::bare_pod(s.namespace(), &name), node);
-    pod["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "returns.example/v1", "kind": kind, "name": name, "uid": object["metadata"]["uid"], "controller": true,
-    }]);
-    s.apply(&pod).await?;
-    s.pods_running(&format!("app={name}"), 1, SOON).await?;
-    Ok(())
-}
 
 /// Reason and object of the blockers, with their pods.
 async fn blockers(s: &Scenario<'_>) -> Result<BTreeMap<String, i64>> {
@@ -73,9 +41,7 @@ async fn pods_that_come_back_or_would_be_lost_are_left_alone_until_their_cause_i
         s.start_operator(&OperatorOptions::default()).await?;
         start_pool(s, 2).await?;
         let (namespace, node) = (s.namespace(), s.node(1));
-        let mut pinned = manifests::deployment(namespace, "pinned", PINNED);
-        pinned["spec"]["template"]["spec"]["nodeName"] = json!(node);
-        s.apply(&pinned).await?;
+        let pinned = s.join(PINNED).await?;
         let mut quiet = manifests::on_node(manifests::deployment(namespace, "quiet", 1), &node);
         quiet["spec"]["template"]["metadata"]["annotations"] = json!({"karpenter.sh/do-not-disrupt": "true"});
         s.apply(&quiet).await?;
@@ -85,11 +51,13 @@ async fn pods_that_come_back_or_would_be_lost_are_left_alone_until_their_cause_i
         set["spec"]["serviceName"] = json!("db");
         set["spec"]["podManagementPolicy"] = json!("Parallel");
         s.apply(&set).await?;
-        for (name, scaled) in [("Runner", false), ("Fleet", true)] {
-            s.apply(&kind(name, scaled)).await?;
-            owned(s, name, &node).await?;
+        let _runner = s.join(CUSTOM_CONTROLLER).await?;
+        let person = Place::new(s.environment(), "admin", s.whom()).await?;
+        pod_of_kind(&person, "Fleet", true, &node).await?;
+        for app in ["runner", "fleet"] {
+            s.pods_running(&format!("app={app}"), 1, SOON).await?;
         }
-        s.pods_running("app=pinned", PINNED as usize, SOON).await?;
+        s.pods_running("app=pinned", PINNED_PODS as usize, SOON).await?;
         s.pods_running("app=db", 2, SOON).await?;
         s.pods_running("app=quiet", 1, SOON).await?;
         s.kubectl(&format!(
@@ -129,7 +97,7 @@ async fn pods_that_come_back_or_would_be_lost_are_left_alone_until_their_cause_i
         let expected = BTreeMap::from([
             (
                 format!("NewPodsKeepArriving Deployment/{namespace}/pinned"),
-                i64::from(PINNED),
+                i64::from(PINNED_PODS),
             ),
             (format!("BarePods Runner/{namespace}/runner"), 1),
             (format!("DoNotDisrupt Deployment/{namespace}/quiet"), 1),
@@ -149,7 +117,7 @@ async fn pods_that_come_back_or_would_be_lost_are_left_alone_until_their_cause_i
         };
         let before = of("pinned")?;
         ensure!(
-            before <= 2 * PINNED as usize + 3,
+            before <= 2 * PINNED_PODS as usize + 3,
             "{before} evictions of the pods that come back"
         );
         ensure!(
@@ -170,10 +138,7 @@ async fn pods_that_come_back_or_would_be_lost_are_left_alone_until_their_cause_i
         .await?;
 
         // The causes go, and it goes on by itself.
-        s.kubectl(&format!(
-            "scale deployment pinned --namespace {namespace} --replicas 0"
-        ))
-        .await?;
+        pinned.leave().await?;
         let mut lenient = pool(s, 1);
         lenient["spec"]["drain"]["disruptionAnnotations"] = json!("Ignore");
         lenient["spec"]["drain"]["barePods"] = json!("Evict");

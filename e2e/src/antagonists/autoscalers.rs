@@ -1,0 +1,32 @@
+//! Autoscalers that aim at the StatefulSet, by its scale.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kube::api::Patch;
+use serde_json::json;
+
+use super::place::Place;
+use super::{Antagonist, every};
+
+/// Wants four replicas. Each time it costs a drain of what it raised: more often is more writes than a pool may cost.
+pub const AUTOSCALER_UP: Antagonist = every("autoscaler-up", Duration::from_secs(60), |hpa| {
+    Box::pin(scale(hpa, 4))
+});
+
+/// Wants one.
+pub const AUTOSCALER_DOWN: Antagonist = every("autoscaler-down", Duration::from_secs(6), |hpa| {
+    Box::pin(scale(hpa, 1))
+});
+
+async fn scale(hpa: &Place, replicas: i32) -> Result<bool> {
+    let there = hpa.sets().get_scale(&hpa.whom.provider).await?;
+    if there.spec.and_then(|spec| spec.replicas) == Some(replicas) {
+        return Ok(false);
+    }
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    hpa.sets()
+        .patch_scale(&hpa.whom.provider, &hpa.patching(), &patch)
+        .await?;
+    Ok(true)
+}
