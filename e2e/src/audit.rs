@@ -132,24 +132,7 @@ impl AuditLog {
     /// # Errors
     /// As [`Self::events`].
     pub fn evictions(&self) -> Result<Vec<Eviction>> {
-        let events = self.events()?;
-        Ok(events
-            .into_iter()
-            .filter(|event| event.verb == "create" && event.is("pods", Some("eviction")))
-            .map(|event| Eviction {
-                uid_precondition: event
-                    .request
-                    .as_ref()
-                    .and_then(|body| body.pointer("/deleteOptions/preconditions/uid"))
-                    .and_then(Value::as_str)
-                    .map(str::to_owned),
-                pod: event.object(),
-                received: event.received,
-                answered: event.answered,
-                user: event.user,
-                code: event.code,
-            })
-            .collect())
+        Ok(evictions(&self.events()?))
     }
 
     /// Every accepted change of the replica count of a StatefulSet, by the object itself or by its scale.
@@ -157,38 +140,7 @@ impl AuditLog {
     /// # Errors
     /// As [`Self::events`].
     pub fn replicas_changes(&self, namespace: &str, name: &str) -> Result<Vec<ReplicasChange>> {
-        let mut last = None;
-        let mut changes = Vec::new();
-        for event in self.events()? {
-            let on_workload = (event.is("statefulsets", None) || event.is("statefulsets", Some("scale")))
-                && event.namespace.as_deref() == Some(namespace)
-                && event.name_or_created() == Some(name);
-            if !on_workload
-                || !event.is_write()
-                || event.verb == "delete"
-                || !event.is_success()
-                || event.is_dry_run()
-            {
-                continue;
-            }
-            let replicas = event
-                .response
-                .as_ref()
-                .and_then(|body| body.pointer("/spec/replicas"));
-            let Some(to) = replicas.and_then(Value::as_i64) else {
-                continue;
-            };
-            if last != Some(to) {
-                changes.push(ReplicasChange {
-                    received: event.received,
-                    answered: event.answered,
-                    user: event.user,
-                    from: last.replace(to),
-                    to,
-                });
-            }
-        }
-        Ok(changes)
+        Ok(replicas_changes(&self.events()?, namespace, name))
     }
 
     /// The last `count` requests that name one of `names` (a name or a `namespace/name`), for failure reports.
@@ -207,6 +159,65 @@ impl AuditLog {
         });
         Ok(events.split_off(events.len().saturating_sub(count)))
     }
+}
+
+/// The calls of the Eviction API among these events.
+#[must_use]
+pub fn evictions(events: &[AuditEvent]) -> Vec<Eviction> {
+    let calls = events
+        .iter()
+        .filter(|event| event.verb == "create" && event.is("pods", Some("eviction")));
+    let eviction = |event: &AuditEvent| Eviction {
+        uid_precondition: event
+            .request
+            .as_ref()
+            .and_then(|body| body.pointer("/deleteOptions/preconditions/uid"))
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+        pod: event.object(),
+        received: event.received,
+        answered: event.answered,
+        user: event.user.clone(),
+        code: event.code,
+    };
+    calls.map(eviction).collect()
+}
+
+/// The accepted changes of the replica count of a StatefulSet among these events.
+#[must_use]
+pub fn replicas_changes(events: &[AuditEvent], namespace: &str, name: &str) -> Vec<ReplicasChange> {
+    let mut last = None;
+    let mut changes = Vec::new();
+    for event in events {
+        let on_workload = (event.is("statefulsets", None) || event.is("statefulsets", Some("scale")))
+            && event.namespace.as_deref() == Some(namespace)
+            && event.name_or_created() == Some(name);
+        if !on_workload
+            || !event.is_write()
+            || event.verb == "delete"
+            || !event.is_success()
+            || event.is_dry_run()
+        {
+            continue;
+        }
+        let replicas = event
+            .response
+            .as_ref()
+            .and_then(|body| body.pointer("/spec/replicas"));
+        let Some(to) = replicas.and_then(Value::as_i64) else {
+            continue;
+        };
+        if last != Some(to) {
+            changes.push(ReplicasChange {
+                received: event.received,
+                answered: event.answered,
+                user: event.user.clone(),
+                from: last.replace(to),
+                to,
+            });
+        }
+    }
+    changes
 }
 
 impl AuditEvent {

@@ -7,6 +7,7 @@
 
 mod accepted;
 mod adopt;
+mod antagonists;
 mod audit_trail;
 mod deadline;
 mod delete;
@@ -21,6 +22,7 @@ mod placement;
 mod placement_limits;
 mod policies;
 mod pool;
+mod promises;
 mod quiet;
 mod refusals;
 #[path = "../fixture/refusing.rs"]
