@@ -29,6 +29,7 @@ pub mod target;
 mod testing;
 mod unreadable;
 pub mod webhook;
+pub mod wording;
 pub mod workload;
 
 pub use pass::{drained, plan};

@@ -16,7 +16,7 @@ pub(crate) fn running_clock<'a>(node: &NodeView, pods: impl Iterator<Item = &'a 
         return String::new();
     };
     format!(
-        "; kube-controller-manager deletes pods of it past all budgets from {first} on (taint {}:NoExecute, tolerationSeconds of the \
+        "; kube-controller-manager deletes its pods past all budgets from {first} on (taint {}:NoExecute, tolerationSeconds of the \
          pods), unless the Node is Ready before",
         why.taint()
     )
@@ -82,7 +82,7 @@ mod tests {
         let said = running_clock(&node, pods.iter());
         let at = after(200);
         assert!(
-            said.contains(&format!("deletes pods of it past all budgets from {at} on"))
+            said.contains(&format!("deletes its pods past all budgets from {at} on"))
                 && said.contains("node.kubernetes.io/unreachable:NoExecute"),
             "{said}"
         );
@@ -138,7 +138,7 @@ mod tests {
         });
         let message = told.unwrap();
         assert!(
-            message.contains("deletes pods of it") && message.contains(&at),
+            message.contains("deletes its pods") && message.contains(&at),
             "{message}"
         );
 
@@ -149,7 +149,7 @@ mod tests {
         });
         let message = told.unwrap();
         assert!(
-            message.contains("deletes pods of it") && message.contains(&at),
+            message.contains("deletes its pods") && message.contains(&at),
             "{message}"
         );
     }

@@ -156,13 +156,14 @@ fn available(pass: &Pass<'_>) -> Said {
         );
     };
     let needed = if target == 0 { 0 } else { (target - 1).max(1) };
-    let is = |count: i32| if count == 1 { "is" } else { "are" };
-    let mut counts = format!(
-        "{} {} available, {needed} {} needed",
-        nodes(facts.available),
-        is(facts.available),
-        is(needed)
-    );
+    let is = if facts.available == 1 { "is" } else { "are" };
+    let enough = match (target, needed) {
+        (0, _) => "none is wanted".to_owned(),
+        (1, _) => "1 is wanted".to_owned(),
+        (_, 1) => format!("1 of the {target} that are wanted suffices"),
+        _ => format!("{needed} of the {target} that are wanted suffice"),
+    };
+    let mut counts = format!("{} {is} available, {enough}", nodes(facts.available));
     if !facts.unavailable.is_empty() {
         counts.push_str(&format!(
             " ({})",

@@ -10,7 +10,7 @@ use vnp_plan::plan::{NodeInDrain, TrackKind};
 use super::blockage::{Blockage, Held};
 use super::seconds::whole;
 use super::situation::{Pass, Situation};
-use super::wording::{list, sentences};
+use super::wording::{list, nodes, sentences};
 
 /// The drain as it stands; `None` when there is none to speak of.
 pub(super) fn draining(pass: &Pass<'_>, situation: &Situation) -> Option<String> {
@@ -49,25 +49,27 @@ fn going<'a>(pass: &Pass<'a>) -> impl Iterator<Item = &'a NodeInDrain> {
 fn what(pass: &Pass<'_>, situation: &Situation, going: &[&NodeInDrain]) -> Option<String> {
     let facts = &pass.plan.facts;
     if !going.is_empty() {
-        return Some(format!("draining {}", list(going.iter().map(|n| place(n)))));
+        return Some(format!("draining {}", list(going.iter().map(|n| place(pass, n)))));
     }
     let target = facts.target.filter(|target| facts.nodes > *target);
     match (target, situation.blockers.is_empty()) {
         (Some(target), true) => Some(format!(
-            "{} virtual nodes, {target} wanted: the rest is to be drained",
-            facts.nodes
+            "{}, {target} wanted: the rest is to be drained",
+            nodes(facts.nodes)
         )),
         (Some(target), false) => Some(format!(
-            "{} virtual nodes, {target} wanted: the drain has not begun",
-            facts.nodes
+            "{}, {target} wanted: the drain has not begun",
+            nodes(facts.nodes)
         )),
         (None, true) => None,
         (None, false) => Some("the drain has not begun".to_owned()),
     }
 }
 
-fn place(node: &NodeInDrain) -> String {
+fn place(pass: &Pass<'_>, node: &NodeInDrain) -> String {
     let pods = match node.pods_remaining {
+        // What spec.drain.daemonSetPods leaves out stays.
+        0 if pass.observed.pods_on(node.ordinal).next().is_some() => "no pod left that holds it".to_owned(),
         0 => "no pod left".to_owned(),
         left => format!(
             "{left} of {} pods left, {} being deleted",

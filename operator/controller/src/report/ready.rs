@@ -214,7 +214,7 @@ fn provisioning(pass: &Pass<'_>) -> bool {
 pub(super) fn deleting(pass: &Pass<'_>, applying: &Applying, paused: bool) -> String {
     if paused {
         return format!(
-            "the pool is deleted but paused, so nothing is done and its finalizer stays; {} to go on",
+            "the pool is deleted but paused, so nothing is drained and its finalizer stays; {} to go on",
             unpause(pass)
         );
     }

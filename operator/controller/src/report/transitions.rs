@@ -27,6 +27,7 @@ use vnp_plan::finding::{Blocker, EventNote, Finding};
 use vnp_plan::observed::Ordinal;
 use vnp_plan::plan::TrackKind;
 use vnp_plan::step::{PatchPurpose, Step};
+use vnp_plan::wording::counted;
 
 use super::situation::Pass;
 
@@ -131,8 +132,9 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
     };
     for node in after.iter().filter(|n| !leaving(n) && begun(next, n) && !told(n)) {
         let mut text = format!(
-            "draining {}: {} pods are to leave",
-            node.name, node.pods_remaining
+            "draining {} with {} on it",
+            node.name,
+            counted(node.pods_remaining, "pod")
         );
         if let Some(done) = pass.done_at() {
             text.push_str(&format!("; done by {done} if nothing holds it up"));
@@ -153,9 +155,10 @@ pub(super) fn between(pass: &Pass<'_>, next: &VirtualNodePoolStatus) -> BTreeSet
             }
             (false, true, Some(target)) => {
                 let text = format!(
-                    "{} stays, because {target} nodes are wanted; {} pods are on it",
+                    "{} stays with {} on it, because the pool wants {}",
                     node.name,
-                    pass.observed.holding(node.ordinal).count()
+                    counted(pass.observed.holding(node.ordinal).count(), "pod"),
+                    counted(target, "node")
                 );
                 let key = match previous {
                     Some(status) if begun(status, node) => drain_key(node),
@@ -211,8 +214,10 @@ fn forced(pass: &Pass<'_>, drain: &DrainingNode) -> Option<String> {
     match deleted {
         Some(0) => None,
         Some(pods) => Some(format!(
-            "{pods} pods of {} were deleted past their budgets: {why}; {record}",
-            drain.name
+            "{} of {} {} deleted past their budgets: {why}; {record}",
+            counted(pods, "pod"),
+            drain.name,
+            if pods == 1 { "was" } else { "were" }
         )),
         None => Some(format!(
             "pods of {} may have been deleted past their budgets, how many was not recorded: {why}; {record}",
@@ -263,7 +268,7 @@ fn refusals(
 
 fn removed(node: &str, uid: Option<&str>) -> EventNote {
     let subject = format!("{node} {}", uid.unwrap_or_default());
-    note(EventReason::NodeRemoved, subject, format!("{node} is removed"))
+    note(EventReason::NodeRemoved, subject, format!("{node} is gone"))
 }
 
 fn draining(status: &VirtualNodePoolStatus) -> &[DrainingNode] {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use vnp_plan::wording::counted;
+
 /// Items spelled out before the rest is only counted.
 const NAMED: usize = 3;
 
@@ -58,10 +60,7 @@ fn join(items: impl Iterator<Item = String>, separator: &str, and: &str) -> Stri
 
 /// `1 virtual node`, `2 virtual nodes`.
 pub(super) fn nodes(count: i32) -> String {
-    match count {
-        1 => "1 virtual node".to_owned(),
-        more => format!("{more} virtual nodes"),
-    }
+    counted(count, "virtual node")
 }
 
 /// At most `limit` bytes of a text, cut between characters.

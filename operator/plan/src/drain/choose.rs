@@ -115,7 +115,7 @@ fn room(scene: &Scene<'_>, chosen: &[Ordinal], ordinal: Ordinal) -> Result<(), S
         why.push(format!("and {more} more"));
     }
     Err(format!(
-        "not all pods that run on virtual nodes only fit on the nodes that stay, {} the first of them ({}); {REMEDY}",
+        "not all pods that run only on virtual nodes fit on the nodes that stay: {} does not ({}); {REMEDY}",
         first.key,
         why.join("; "),
     ))

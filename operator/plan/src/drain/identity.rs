@@ -11,6 +11,7 @@ use super::health::HEARTBEAT_LIMIT;
 use super::{DrainPlan, Scene, seconds};
 use crate::observed::{NodeTrace, NodeView, Observed, Ordinal, ProviderPod, UnclaimedNode};
 use crate::taints::of_virtual_nodes;
+use crate::wording::counted;
 
 /// A provider pod that has waited for so long without a start can't be the one behind a heartbeat of now: whoever ran
 /// before it was gone before it was made.
@@ -235,8 +236,8 @@ fn of_provider(name: &str, provider: Option<&ProviderPod>) -> String {
         Some(pod) if pod.ready => format!("the provider {name} is Ready"),
         Some(pod) if pod.restarts > 0 => {
             format!(
-                "the provider {name} is not Ready and has restarted {} times",
-                pod.restarts
+                "the provider {name} is not Ready and has restarted {}",
+                counted(pod.restarts, "time")
             )
         }
         Some(_) => format!("the provider {name} is not Ready"),
@@ -257,8 +258,7 @@ fn seen_instead(
     let one = |other: &&UnclaimedNode| {
         let count = match (other.pods, other.more) {
             (pods, true) => format!("{pods} pods or more"),
-            (1, false) => "1 pod".to_owned(),
-            (pods, false) => format!("{pods} pods"),
+            (pods, false) => counted(pods, "pod"),
         };
         let by = match owner(scene.seen, &other.node) {
             Some((pod, by)) => format!("; provider {pod} {by}"),

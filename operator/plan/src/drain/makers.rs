@@ -71,8 +71,9 @@ pub(super) fn spared(scene: &Scene<'_>, pod: &BoundPod) -> Option<Spared> {
             Fate::Remade => {}
             Fate::Unasked => return Some(Spared::ForNow),
             Fate::Lost { object, why } if policy == BarePods::Block => {
-                let message =
-                    format!("{why}; delete it, or set spec.drain.barePods to Evict or WaitForCompletion");
+                let message = format!(
+                    "{why}; delete the pod, or set spec.drain.barePods to Evict or WaitForCompletion"
+                );
                 return Some(Spared::By(BlockerReason::BarePods, object, message));
             }
             Fate::Lost { object, why } => {
@@ -85,14 +86,17 @@ pub(super) fn spared(scene: &Scene<'_>, pod: &BoundPod) -> Option<Spared> {
     let mark = pod
         .undisturbed
         .filter(|_| scene.settings.disruption_annotations == DisruptionAnnotations::Respect)?;
-    let object = match &pod.controller {
-        Some(_) => pod.made_by().to_string(),
-        None => pod.key.to_string(),
+    let (object, asks) = match &pod.controller {
+        Some(_) => (
+            pod.made_by().to_string(),
+            format!("its pods ask not to be disturbed ({mark}); wait until they finish"),
+        ),
+        None => (
+            pod.key.to_string(),
+            format!("it asks not to be disturbed ({mark}); wait until it finishes"),
+        ),
     };
-    let message = format!(
-        "its pods ask not to be disturbed ({mark}); wait until they finish, take that off, or set \
-         spec.drain.disruptionAnnotations: Ignore"
-    );
+    let message = format!("{asks}, take that off, or set spec.drain.disruptionAnnotations: Ignore");
     Some(Spared::By(BlockerReason::DoNotDisrupt, object, message))
 }
 

@@ -218,7 +218,7 @@ pub(super) fn provider_held(scene: &Scene<'_>, pod: &ProviderPod, plan: &mut Dra
         return false;
     }
     let message = format!(
-        "the provider pod should be gone since {deletion}, and is held by {}; the controllers that set these finalizers must \
+        "the provider pod should have been gone since {deletion}, and is held by {}; the controllers that set these finalizers must \
          take them off, see kubectl -n {} get pod {} -o yaml",
         pod.finalizers.join(", "),
         pod.key.namespace,
@@ -242,7 +242,7 @@ fn held_by_finalizers(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) 
         return;
     }
     let message = format!(
-        "the Node is deleted since {since}, and held by {}; the controllers that set these finalizers must take them off, see \
+        "the Node was deleted at {since} and is held by {}; the controllers that set these finalizers must take them off, see \
          kubectl get node {} -o yaml",
         names.join(", "),
         node.name

@@ -398,7 +398,7 @@ fn a_lack_of_room_names_the_pod_each_node_and_what_is_against_it() {
     );
     assert_eq!(
         blocker.message,
-        "not all pods that run on virtual nodes only fit on the nodes that stay, shop/a the first of them (virtual-node-eci-0: \
+        "not all pods that run only on virtual nodes fit on the nodes that stay: shop/a does not (virtual-node-eci-0: \
          its taint node.kubernetes.io/network-unavailable:NoSchedule is not tolerated; virtual-node-eci-1: too little cpu is \
          left: a pod asks for 1600m, the node has 4000m in all; virtual-node-eci-2: too little cpu is left: a pod asks for \
          1600m, the node has 1000m in all; virtual-node-eci-3: there is no such Node); make room on these nodes, raise spec.replicas, or set spec.drain.capacityCheck: Ignore"

@@ -45,7 +45,7 @@ pub(super) fn reconcile(
         if !homes.absent.is_empty() {
             let absent = homes.absent.iter().copied().collect::<Vec<_>>().join(", ");
             let message = format!(
-                "{}.namespaces names {absent}, which is not there; the policy is made as soon as it is",
+                "{}.namespaces names {absent}, of which nothing is there yet; the policy is made as soon as that is",
                 field(policy)
             );
             part.findings.push(finding(SchedulingState::Pending, message));

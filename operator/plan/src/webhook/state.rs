@@ -90,11 +90,11 @@ fn left_alone(seen: &Observed) -> Vec<Finding> {
         let (by, pod, why) = (&left.by, &left.pod, &left.why);
         let message = if left.placed {
             format!(
-                "{by} placed pods that were changed after that, as {pod}: {why}; what was added to them stays, so they may never \
+                "{by} placed pods that were changed after that, such as {pod}: {why}; what was added to them stays, so they may never \
                  run"
             )
         } else {
-            format!("{by} left pods as they are, as {pod}: {why}")
+            format!("{by} left pods as they are, such as {pod}: {why}")
         };
         let subject = format!("{by}/{}{}", why.word(), if left.placed { "/placed" } else { "" });
         let source = if left.placed {
@@ -117,7 +117,7 @@ fn left_alone(seen: &Observed) -> Vec<Finding> {
     said.flatten().collect()
 }
 
-const NO_ANSWER: &str = "the API server gets no answer from the webhook";
+const NO_ANSWER: &str = "the API server does not ask the webhook, or gets no patch back";
 const LOOK: &str = "Look at the Service of the operator, at what stands between API server and port 9443, and at \
      virtualnodepool_webhook_requests_total";
 
@@ -312,7 +312,7 @@ mod tests {
             (
                 Probed::RefusedUnmutated(policy()),
                 WebhookFault::Unanswered,
-                ["gets no answer", "ValidatingAdmissionPolicy owners"],
+                ["gets no patch back", "ValidatingAdmissionPolicy owners"],
             ),
             (
                 Probed::Refused(webhook()),
@@ -327,7 +327,7 @@ mod tests {
             (
                 Probed::Unmutated,
                 WebhookFault::Unanswered,
-                ["gets no answer", "came back as it was sent"],
+                ["gets no patch back", "came back as it was sent"],
             ),
         ] {
             let (said, message) = told("Operator", WebhookState::InPlace(probed.clone())).unwrap();
@@ -372,9 +372,9 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "burst/all left pods as they are, as shop/agent-x: its own node selector or affinity leaves no virtual node that is there",
-                "burst/all left pods as they are, as shop/agent-x: virtual nodes can't run it: spec.hostNetwork is true",
-                "burst/all placed pods that were changed after that, as shop/agent-x: virtual nodes can't run it: spec.hostPID is \
+                "burst/all left pods as they are, such as shop/agent-x: its own node selector or affinity leaves no virtual node that is there",
+                "burst/all left pods as they are, such as shop/agent-x: virtual nodes can't run it: spec.hostNetwork is true",
+                "burst/all placed pods that were changed after that, such as shop/agent-x: virtual nodes can't run it: spec.hostPID is \
                  true; what was added to them stays, so they may never run",
             ]
         );

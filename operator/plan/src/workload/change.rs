@@ -10,6 +10,7 @@ use super::contest::{self, contested};
 use super::{create, patch, rewritten};
 use crate::observed::{Observed, Workload};
 use crate::step::{PatchPurpose, Step};
+use crate::wording::counted;
 
 /// What differs from a wanted template.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,16 +159,11 @@ impl Change {
 
     /// For people, one line for each field.
     pub(super) fn lines(&self, workload: &Workload) -> Vec<String> {
-        let lines = self.differences(workload);
+        let lines = self.differences(workload).into_iter();
         match workload.replicas() {
-            0 => lines,
-            1 => lines
-                .iter()
-                .map(|line| format!("{line}: restarts 1 provider"))
-                .collect(),
+            0 => lines.collect(),
             n => lines
-                .iter()
-                .map(|line| format!("{line}: restarts {n} providers"))
+                .map(|line| format!("{line}: restarts {}", counted(n, "provider")))
                 .collect(),
         }
     }

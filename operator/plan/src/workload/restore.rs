@@ -13,6 +13,7 @@ use crate::finding::{EventNote, Finding, ProviderState};
 use crate::observed::{Observed, ProviderPod, SavedCopy, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step};
+use crate::wording::counted;
 
 /// Finalizers that belong to a deletion and not to the object.
 const OF_DELETION: [&str; 2] = ["foregroundDeletion", "orphan"];
@@ -181,9 +182,9 @@ fn back(observed: &Observed, workload: &Workload, copy: &SavedCopy) -> Option<Pa
             reason: EventReason::WorkloadRestored,
             subject: workload.name().to_owned(),
             note: format!(
-                "StatefulSet {} had been deleted by somebody and is there again with {} replicas; {}",
+                "StatefulSet {} had been deleted by somebody and is there again with {}; {}",
                 workload.name(),
-                workload.replicas(),
+                counted(workload.replicas(), "replica"),
                 outlived(observed, workload)
             ),
         }));

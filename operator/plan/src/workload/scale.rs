@@ -12,6 +12,7 @@ use crate::finding::{EventNote, Finding, ProviderState};
 use crate::observed::{BoundPod, Observed, Ordinal, Workload};
 use crate::plan::Part;
 use crate::step::{PatchPurpose, Step, WorkloadPatch};
+use crate::wording::counted;
 
 /// Raises the count to the target, and in any case so far that every ordinal of ours that still holds pods has its
 /// provider: who took it away, and whether the pool wants the node, does not matter while instances run.
@@ -37,7 +38,10 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
     part.steps.push(raise(workload, wanted));
     part.findings.push(Finding::Provider {
         state: ProviderState::ScalingUp,
-        message: format!("the StatefulSet has {count} replicas, and {wanted} are wanted"),
+        message: format!(
+            "the StatefulSet has {} instead of {wanted}",
+            counted(count, "replica")
+        ),
     });
     if raised == Some(wanted) {
         part.findings.push(Finding::Event(EventNote {
@@ -49,8 +53,9 @@ pub(super) fn plan(observed: &Observed, workload: &Workload, target: Option<i32>
                 workload.resource_version()
             ),
             note: format!(
-                "StatefulSet {} scaled up from {count} to {wanted} replicas",
-                workload.name()
+                "StatefulSet {} scaled up from {count} to {}",
+                workload.name(),
+                counted(wanted, "replica")
             ),
         }));
     }
@@ -70,9 +75,10 @@ fn raised_by_others(observed: &Observed, workload: &Workload, target: Option<i32
             reason: EventReason::ForeignScale,
             subject: format!("{} {before} {count}", workload.name()),
             note: format!(
-                "{by} raised StatefulSet {} from {before} to {count} replicas, and the pool wants {target}: the nodes above \
-                 have to go; change spec.replicas of the pool instead",
-                workload.name()
+                "{by} raised StatefulSet {} from {before} to {}, and the pool wants {target}: the nodes above have to go; change \
+                 spec.replicas of the pool instead",
+                workload.name(),
+                counted(count, "replica")
             ),
         })
     })
@@ -130,17 +136,18 @@ fn rescue(observed: &Observed, workload: &Workload, part: &mut Part) -> Option<i
         };
         let (reason, note) = if ours {
             let note = format!(
-                "{node} was removed as empty and {pods} pods are bound to it: nobody can delete their instances meanwhile; \
-                 {then}"
+                "{node} was removed as empty, with {} bound to it: nobody can delete their instances meanwhile; {then}",
+                counted(pods, "pod")
             );
             (EventReason::RaceLost, note)
         } else {
             let by = by.unwrap_or("somebody");
             let note = format!(
-                "{by} lowered StatefulSet {} to {} replicas while {pods} pods are bound to {node}: nobody can delete their \
-                 instances meanwhile; {then}; change spec.replicas of the pool instead",
+                "{by} lowered StatefulSet {} to {}, with {} bound to {node}: nobody can delete their instances meanwhile; {then}; \
+                 change spec.replicas of the pool instead",
                 workload.name(),
-                workload.replicas()
+                counted(workload.replicas(), "replica"),
+                counted(pods, "pod")
             );
             (EventReason::ForeignScale, note)
         };

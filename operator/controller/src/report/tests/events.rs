@@ -578,6 +578,6 @@ fn the_pods_of_a_drain_that_is_called_off_are_those_that_are_there() {
         .collect();
     assert_eq!(
         notes,
-        ["virtual-node-eci-2 stays, because 3 nodes are wanted; 7 pods are on it"]
+        ["virtual-node-eci-2 stays with 7 pods on it, because the pool wants 3 nodes"]
     );
 }

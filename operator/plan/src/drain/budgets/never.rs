@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::observed::Budget;
+use crate::wording::counted;
 
 /// Why the budget never allows a disruption as it stands, and what helps. `None` when it may.
 pub(super) fn never(budget: &Budget) -> Option<String> {
@@ -35,10 +36,10 @@ pub(super) fn never(budget: &Budget) -> Option<String> {
     let min = budget.min_available.as_ref()?;
     (budget.expected > 0 && budget.desired >= budget.expected).then(|| {
         format!(
-            "PodDisruptionBudget {key} never allows a disruption: its minAvailable {} is all of its {} pods; lower it ({edit}), \
-             run more pods, {by_hand}",
+            "PodDisruptionBudget {key} never allows a disruption: its minAvailable {} leaves none of its {} to spare; lower it \
+             ({edit}), run more pods, {by_hand}",
             text(min),
-            budget.expected
+            counted(budget.expected, "pod")
         )
     })
 }

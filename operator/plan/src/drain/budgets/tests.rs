@@ -119,7 +119,7 @@ fn a_budget_that_can_never_be_met_says_so_and_what_helps() {
                 desired: 4,
                 ..budget()
             },
-            "its minAvailable 4 is all of its 4 pods",
+            "its minAvailable 4 leaves none of its 4 pods to spare",
             "run more pods",
         ),
         // Without a controller, and of controllers that are scaled to 0 or can't be scaled.
@@ -139,7 +139,7 @@ fn a_budget_that_can_never_be_met_says_so_and_what_helps() {
                 desired: 4,
                 ..budget()
             },
-            "its minAvailable 80% is all of its 4 pods",
+            "its minAvailable 80% leaves none of its 4 pods to spare",
             "lower it",
         ),
         (

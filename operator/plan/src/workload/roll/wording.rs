@@ -52,10 +52,9 @@ impl Roll<'_> {
             .map(|o| self.name(o))
             .collect();
         if !names.is_empty() {
-            self.say_updating(
-                part,
-                format!("{} run an older template of the StatefulSet", names.join(", ")),
-            );
+            let run = if names.len() == 1 { "runs" } else { "run" };
+            let text = format!("{} {run} an older template of the StatefulSet", names.join(", "));
+            self.say_updating(part, text);
         }
     }
 
