@@ -70,6 +70,18 @@ pub enum ApplyError {
         #[source]
         source: Box<Status>,
     },
+    /// The API server does not know who asks.
+    #[error(
+        "{target}: the API server does not accept the operator's token: {}; see its ServiceAccount",
+        source.message
+    )]
+    Unauthenticated {
+        /// The write.
+        target: Target,
+        /// The server's answer.
+        #[source]
+        source: Box<Status>,
+    },
     /// Permissions are missing.
     #[error(
         "not allowed to {target}: bind the operator's ServiceAccount to a Role with verb {} on {} as config/rbac does",
@@ -137,7 +149,7 @@ impl ApplyError {
                 target,
                 source: status,
             },
-            401 => Self::Forbidden {
+            401 => Self::Unauthenticated {
                 target,
                 source: status,
             },
@@ -180,7 +192,10 @@ impl ApplyError {
             Self::LeaseLost { .. } => Retry::Stop,
             Self::Moved { .. } => Retry::LookAgain,
             Self::Unavailable { .. } | Self::TooLate { .. } => Retry::Later,
-            Self::Forbidden { .. } | Self::Refused { .. } | Self::Unwritable { .. } => Retry::Person,
+            Self::Unauthenticated { .. }
+            | Self::Forbidden { .. }
+            | Self::Refused { .. }
+            | Self::Unwritable { .. } => Retry::Person,
         }
     }
 
@@ -189,6 +204,7 @@ impl ApplyError {
         match self {
             Self::LeaseLost { .. } => "lease_lost",
             Self::Moved { .. } => "moved",
+            Self::Unauthenticated { .. } => "unauthenticated",
             Self::Forbidden { .. } => "forbidden",
             Self::Refused { .. } => "refused",
             Self::Unavailable { .. } => "unavailable",
@@ -325,6 +341,18 @@ mod tests {
             denied.to_string(),
             "not allowed to patch statefulsets.apps kube-system/virtual-node-eci: bind the operator's ServiceAccount to a \
              Role with verb patch on statefulsets.apps as config/rbac does"
+        );
+    }
+
+    #[test]
+    fn who_is_not_known_lacks_no_role() {
+        let unknown = error("patch", 401, "Unauthorized", json!({}));
+        assert_eq!(unknown.retry(), Retry::Person);
+        assert_eq!(unknown.label(), "unauthenticated");
+        assert_eq!(
+            unknown.to_string(),
+            "patch statefulsets.apps kube-system/virtual-node-eci: the API server does not accept the operator's token: \
+             Unauthorized; see its ServiceAccount"
         );
     }
 
