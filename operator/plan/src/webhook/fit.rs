@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Taint;
 use vnp_crds::virtual_node;
 
-use crate::observed::{NodeView, Observed};
+use crate::observed::{BoundPod, NodeView, Observed, Ordinal};
 use crate::taints::{KEY_VARIABLE, Origin, configured, origin};
 
 /// How far it fits.
@@ -19,15 +19,15 @@ pub(super) enum Misfit {
 
 /// What of the Nodes keeps pods away that the webhook has changed. The operator's own cordon and Nodes that go don't count.
 pub(super) fn misfit(seen: &Observed) -> Option<Misfit> {
-    let nodes: Vec<&NodeView> = seen
+    let nodes: Vec<(Ordinal, &NodeView)> = seen
         .nodes
-        .values()
-        .map(AsRef::as_ref)
-        .filter(|node| !node.deleting && !node.reserved())
+        .iter()
+        .map(|(ordinal, node)| (*ordinal, node.as_ref()))
+        .filter(|(_, node)| !node.deleting && !node.reserved())
         .collect();
     let mut by_trouble: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for node in &nodes {
-        if let Some(trouble) = trouble(seen, node) {
+    for (ordinal, node) in &nodes {
+        if let Some(trouble) = trouble(seen, *ordinal, node) {
             by_trouble.entry(trouble).or_default().push(&node.name);
         }
     }
@@ -54,7 +54,7 @@ pub(super) fn misfit(seen: &Observed) -> Option<Misfit> {
     }
 }
 
-fn trouble(seen: &Observed, node: &NodeView) -> Option<String> {
+fn trouble(seen: &Observed, ordinal: Ordinal, node: &NodeView) -> Option<String> {
     if node
         .labels
         .get(virtual_node::LABEL)
@@ -66,7 +66,10 @@ fn trouble(seen: &Observed, node: &NodeView) -> Option<String> {
             virtual_node::LABEL_VALUE
         ));
     }
-    let taint = node.taints.iter().find(|taint| keeps_away(seen, taint))?;
+    let taint = node
+        .taints
+        .iter()
+        .find(|taint| keeps_away(seen, ordinal, taint))?;
     Some(format!(
         "the taint {}={}:{} is not what pods get a toleration for, which is {}",
         taint.key,
@@ -76,11 +79,19 @@ fn trouble(seen: &Observed, node: &NodeView) -> Option<String> {
     ))
 }
 
-/// What the webhook adds tolerates one key only. States of a Node pass.
-fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
-    crate::room::Taint::of(taint).is_some()
-        && taint.key != virtual_node::TAINT
+/// What the webhook adds tolerates one key only. States of a Node pass. Where a pod that was sent there has brought the
+/// toleration itself, the taint is known to those who send pods.
+fn keeps_away(seen: &Observed, ordinal: Ordinal, taint: &Taint) -> bool {
+    let Some(tolerable) = crate::room::Taint::of(taint) else {
+        return false;
+    };
+    let meant = |p: &&BoundPod| p.requires_virtual && !p.finished() && !p.daemon_set() && !p.unreadable;
+    taint.key != virtual_node::TAINT
         && origin(seen, &taint.key) != Origin::State
+        && !seen
+            .pods_on(ordinal)
+            .filter(meant)
+            .any(|p| p.needs.tolerates(&tolerable))
 }
 
 #[cfg(test)]
@@ -91,7 +102,8 @@ mod tests {
 
     use super::*;
     use crate::observed::Workload;
-    use crate::testing::{observed, pool, workload};
+    use crate::room::{Needs, Toleration};
+    use crate::testing::{bind, observed, pod, pool, workload};
 
     fn taint(key: &str, effect: &str) -> Taint {
         Taint {
@@ -162,6 +174,28 @@ mod tests {
         // A Node that goes takes nobody anyway.
         let mut seen = tainted([eci(), known()]);
         Arc::make_mut(seen.nodes.get_mut(&0).unwrap()).deleting = true;
+        assert_eq!(misfit(&seen), None);
+    }
+
+    #[test]
+    fn a_taint_that_the_pods_on_it_tolerate_keeps_nobody_away() {
+        let own = || vec![taint("team", "NoSchedule")];
+        let mut seen = tainted([own(), own()]);
+        let mut tolerant = pod("a");
+        tolerant.needs = Arc::new(Needs {
+            tolerations: vec![Toleration {
+                key: "team".to_owned(),
+                operator: "Exists".to_owned(),
+                ..Toleration::default()
+            }],
+            ..Needs::default()
+        });
+        bind(&mut seen, 0, vec![pod("b"), tolerant.clone()]);
+        let Some(Misfit::Some(message)) = misfit(&seen) else {
+            panic!()
+        };
+        assert!(message.contains("(Node virtual-node-eci-1)"), "{message}");
+        bind(&mut seen, 1, vec![tolerant]);
         assert_eq!(misfit(&seen), None);
     }
 

@@ -73,12 +73,12 @@ fn nodes(seen: &Observed) -> Option<(WebhookFault, String)> {
         Misfit::All(message) => (
             WebhookFault::Misfit,
             format!(
-                "pods that are sent to the virtual nodes of this pool stay Pending, no node takes them: {message}"
+                "no node of this pool takes a pod that has only what the webhook adds, so such a pod stays Pending: {message}"
             ),
         ),
         Misfit::Some(message) => (
             WebhookFault::Note,
-            format!("some virtual nodes take no pod that is sent to them: {message}"),
+            format!("some virtual nodes take no pod that has only what the webhook adds: {message}"),
         ),
     })
 }
