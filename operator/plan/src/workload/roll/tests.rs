@@ -142,6 +142,25 @@ fn the_next_step_waits_for_a_heartbeat_of_the_new_provider() {
 }
 
 #[test]
+fn a_provider_that_is_not_replaced_yet_is_not_called_new() {
+    let mut server = running(true, 2);
+    server.set_pool(wanting(true, 2, BETTER));
+    server.until(|s| !s.started.is_empty());
+    let before = server.workload().raw["status"]["currentRevision"].clone();
+    let pod = Arc::make_mut(server.seen.provider_pods.get_mut(&1).unwrap());
+    pod.revision = before.as_str().unwrap().to_owned();
+    pod.ready = true;
+    let now = server.now;
+    with_node(&mut server.seen, 1, |node| {
+        node.ready = true;
+        node.heartbeat.as_mut().unwrap().seen_at = now;
+    });
+    let told = format!("{:?}", server.plan().findings);
+    assert!(told.contains("its former provider still runs"), "{told}");
+    assert!(!told.contains("its new provider"), "{told}");
+}
+
+#[test]
 fn a_provider_that_does_not_get_healthy_goes_back() {
     for adopt in [false, true] {
         let mut server = running(adopt, 3);

@@ -71,10 +71,16 @@ impl Roll<'_> {
 
     /// What keeps the provider from being healthy with the template that it was restarted for.
     pub(super) fn why(&self, ordinal: Ordinal) -> String {
-        match sick(self.observed, ordinal, self.now) {
-            Some(why) => why,
-            None => "its new provider has not sent a heartbeat yet".to_owned(),
+        if let Some(why) = sick(self.observed, ordinal, self.now) {
+            return why;
         }
+        let revision = self.workload.update_revision();
+        let pod = self.observed.provider_pods.get(&ordinal);
+        match pod.zip(revision).filter(|(pod, wanted)| pod.revision != *wanted) {
+            Some(_) => "its former provider still runs, the StatefulSet controller has not replaced it yet",
+            None => "its new provider has not sent a heartbeat yet",
+        }
+        .to_owned()
     }
 
     /// `returns`: there is a former template under which it was healthy.
