@@ -28,12 +28,22 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
         }
     }
     for (ordinal, pods) in &scene.seen.bound {
-        if !absent(scene, *ordinal) || pods.is_empty() {
+        // A mirror pod has its manifest on the machine: nothing that is deleted here takes it away.
+        let Some(first) = pods
+            .iter()
+            .find(|p| !p.mirror)
+            .filter(|_| absent(scene, *ordinal))
+        else {
             continue;
-        }
+        };
         let node = scene.seen.node_name(*ordinal);
-        let first = pods.first().map(|p| p.key.to_string()).unwrap_or_default();
-        let note = if !ours(scene, *ordinal, plan) {
+        let first = first.key.to_string();
+        let note = if left_out_only(scene, *ordinal) && !scene.seen.nodes.contains_key(ordinal) {
+            format!(
+                "DaemonSet pods that never started are bound to {node}, which is not there (first: {first}); \
+                 spec.drain.daemonSetPods leaves them out, and the pod garbage collector removes them"
+            )
+        } else if !ours(scene, *ordinal, plan) {
             stray(scene, *ordinal, &first)
         } else if let Some(pod) = came_after_only(scene, *ordinal, plan) {
             let (made, remedy) = match &pod.controller {
@@ -57,11 +67,6 @@ pub(super) fn advance(scene: &Scene<'_>, plan: &mut DrainPlan) {
                 false => ", or raise spec.replicas to have the node back",
             };
             format!("{made} (first: {first}); {remedy}{back}")
-        } else if left_out_only(scene, *ordinal) && !scene.seen.nodes.contains_key(ordinal) {
-            format!(
-                "DaemonSet pods that never started are bound to {node}, which is gone (first: {first}); \
-                 spec.drain.daemonSetPods leaves them out, and the pod garbage collector removes them"
-            )
         } else {
             continue;
         };
@@ -194,14 +199,20 @@ fn stuck(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainP
     if scene.now < deadline {
         return plan.wake(deadline);
     }
+    // Of a workload that is gone only the pool says what it was called.
+    let asked = &scene.seen.pool.spec.provider;
+    let so = match scene.seen.workload {
+        WorkloadSeen::Absent => "the workload is gone",
+        _ => "the count is lowered",
+    };
     let message = format!(
-        "the count is lowered, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
+        "{so}, but the provider pod of {0} does not go; see kubectl -n {1} describe pod {0}",
         node.name,
-        scene.workload.namespace()
+        asked.namespace.as_deref().unwrap_or_default()
     );
     plan.block(scene.blocker(
         BlockerReason::StatefulSetStuck,
-        scene.workload.name().to_owned(),
+        asked.name.clone().unwrap_or_default(),
         0,
         message,
     ));
@@ -252,6 +263,36 @@ fn held_by_finalizers(scene: &Scene<'_>, node: &NodeView, plan: &mut DrainPlan) 
     plan.block(blocker);
 }
 
+/// Why the instances of pods stay that are bound to a node which the workload will not have a provider for again.
+fn unprovided(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView) -> Option<String> {
+    let back = if scene.seen.workload == WorkloadSeen::Absent {
+        "bring the workload back".to_owned()
+    } else if ordinal < scene.workload.start_ordinal() {
+        format!(
+            "set spec.ordinals.start of StatefulSet {}/{} to {ordinal} again",
+            scene.workload.namespace(),
+            scene.workload.name()
+        )
+    } else {
+        return None;
+    };
+    let provider = scene.seen.provider_pods.get(&ordinal);
+    Some(match provider.filter(|p| p.ready && !p.deleting) {
+        Some(_) => format!(
+            "the workload counts its provider no more, which still runs, and nothing is evicted; empty it while that lasts \
+             (kubectl drain {}), or {back}",
+            node.name
+        ),
+        None => format!(
+            "the workload no longer runs its provider, so nobody can delete its instances; {back}, or delete the instances \
+             by hand and annotate the pool {}={}/{}",
+            vnp_crds::ABANDON_ANNOTATION,
+            node.name,
+            node.uid
+        ),
+    })
+}
+
 /// Deletes the Node when its provider is gone for good, so that nobody registers it again, and a list read for this
 /// purpose shows no pod.
 fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut DrainPlan) {
@@ -292,15 +333,8 @@ fn remove(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView, plan: &mut Drain
         || break_glass::given_up(scene.seen, ordinal, &node.uid);
     if left > 0
         && !given_up
-        && (scene.seen.workload == WorkloadSeen::Absent || ordinal < scene.workload.start_ordinal())
+        && let Some(message) = unprovided(scene, ordinal, node)
     {
-        let message = format!(
-            "the workload no longer runs its provider, so nobody can delete its instances; bring the workload back, or \
-             delete the instances by hand and annotate the pool {}={}/{}",
-            vnp_crds::ABANDON_ANNOTATION,
-            node.name,
-            node.uid
-        );
         let pods = scene.seen.holding(ordinal).count();
         plan.block(scene.blocker(
             BlockerReason::ProviderUnavailable,

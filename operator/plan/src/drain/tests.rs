@@ -998,6 +998,94 @@ fn pods_on_a_node_that_is_there_are_not_told_to_be_deleted() {
 }
 
 #[test]
+fn nobody_is_told_to_delete_what_spec_drain_leaves_out_or_a_machine_runs() {
+    let ignore = json!({ "replicas": 2, "drain": { "daemonSetPods": "IgnoreNeverStarted" } });
+    let mut seen = observed(pool(ignore), 2);
+    let mut left_out = pod("agent");
+    left_out.never_started = true;
+    left_out.controller.as_mut().unwrap().kind = "DaemonSet".to_owned();
+    bind(&mut seen, 99, vec![left_out.clone()]);
+    assert_eq!(
+        unknown(&plan_at(&seen, 2, now())),
+        [
+            "DaemonSet pods that never started are bound to virtual-node-eci-99, which is not there (first: shop/agent); \
+             spec.drain.daemonSetPods leaves them out, and the pod garbage collector removes them"
+        ]
+    );
+    let mirror = BoundPod {
+        mirror: true,
+        ..pod("mirror")
+    };
+    bind(&mut seen, 99, vec![mirror.clone()]);
+    assert_eq!(unknown(&plan_at(&seen, 2, now())), Vec::<&str>::new());
+    bind(&mut seen, 99, vec![mirror, pod("stray")]);
+    assert!(unknown(&plan_at(&seen, 2, now()))[0].contains("(first: shop/stray)"));
+}
+
+#[test]
+fn what_the_workload_no_longer_counts_is_emptied_while_its_provider_runs() {
+    let told = |seen: &Observed| -> String {
+        let plan = crate::plan(seen, now());
+        let blocker = plan.findings.iter().find_map(|f| match f {
+            Finding::Blocker(b) if b.object == "virtual-node-eci-2" => Some(b.message.clone()),
+            _ => None,
+        });
+        blocker.unwrap()
+    };
+    // Below the first ordinal that the workload has now.
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    let mut raw = seen.workload.there().unwrap().raw.clone();
+    raw["spec"]["ordinals"] = json!({ "start": 5 });
+    seen.workload = Workload::new(raw).into();
+    let back = "set spec.ordinals.start of StatefulSet kube-system/virtual-node-eci to 2 again";
+    let runs = told(&seen);
+    assert!(
+        runs.contains("still runs") && runs.contains("kubectl drain virtual-node-eci-2"),
+        "{runs}"
+    );
+    assert!(
+        runs.contains(back) && !runs.contains("nobody can delete"),
+        "{runs}"
+    );
+    seen.provider_pods.remove(&2);
+    let gone = told(&seen);
+    assert!(
+        gone.contains("nobody can delete its instances") && gone.contains(back),
+        "{gone}"
+    );
+    // Or the workload itself is gone, and left its providers behind.
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    bind(&mut seen, 2, vec![pod("a")]);
+    let mut deleted = (*seen.pool).clone();
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()));
+    seen.pool = Arc::new(deleted);
+    seen.workload = crate::observed::WorkloadSeen::Absent;
+    let runs = told(&seen);
+    assert!(
+        runs.contains("still runs") && runs.contains("bring the workload back"),
+        "{runs}"
+    );
+    bind(&mut seen, 2, Vec::new());
+    let mut pool = (*seen.pool).clone();
+    pool.status = serde_json::from_value(json!({ "provider": { "type": "StatefulSet", "retired": [
+        { "ordinal": 2, "nodeUid": "node-2", "time": after(-6000).to_string(), "abandoned": false },
+    ] } }))
+    .unwrap();
+    seen.pool = Arc::new(pool);
+    let findings = crate::plan(&seen, now()).findings;
+    let stuck = findings.iter().find_map(|f| match f {
+        Finding::Blocker(b) if b.reason == BlockerReason::StatefulSetStuck => {
+            Some((b.object.as_str(), b.message.as_str()))
+        }
+        _ => None,
+    });
+    let message = "the workload is gone, but the provider pod of virtual-node-eci-2 does not go; see kubectl -n kube-system \
+                   describe pod virtual-node-eci-2";
+    assert_eq!(stuck, Some(("virtual-node-eci", message)));
+}
+
+#[test]
 fn an_ordinal_that_never_came_up_goes_without_a_healthy_provider() {
     let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
     report(&mut seen, DrainPhase::Cordoning, None);
