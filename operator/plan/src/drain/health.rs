@@ -56,8 +56,8 @@ impl fmt::Display for Unhealthy {
             Self::PodNotReady => "its provider pod is not Ready",
             Self::NodeMissing => "its Node is missing",
             Self::NodeForeign => {
-                "the Node of its name is another machine's: it has no label type=virtual-kubelet, no taint of virtual nodes and \
-                 not the provider's address"
+                "nothing says that the Node of its name is its own: it has no label type=virtual-kubelet, no taint of virtual \
+                 nodes and not the provider's address"
             }
             Self::NodeUnreadable => "its Node can't be read",
             Self::NodeNotReady => "its Node is not Ready",

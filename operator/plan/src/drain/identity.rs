@@ -278,8 +278,14 @@ fn seen_instead(
 
 pub(super) fn remedy_for_foreign(name: &str) -> String {
     format!(
-        "give that machine another name, or, if the Node is the provider's after all, say so with kubectl label node {name} \
-         {}={}",
+        "give that machine another name, or, if the Node is the provider's after all, {}",
+        remedy_for_own(name)
+    )
+}
+
+pub(super) fn remedy_for_own(name: &str) -> String {
+    format!(
+        "say so with kubectl label node {name} {}={}",
         virtual_node::LABEL,
         virtual_node::LABEL_VALUE
     )

@@ -199,6 +199,12 @@ fn int(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// The drain of this very Node has begun: it was found to be the provider's then.
+fn drains(scene: &Scene<'_>, ordinal: Ordinal, node: &NodeView) -> bool {
+    let reported = scene.reported(ordinal).and_then(|r| r.uid.as_deref());
+    node.cordon_owner.ours() && reported == Some(node.uid.as_str())
+}
+
 fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDrain, plan: &mut DrainPlan) {
     if emptying::abandon(scene, ordinal, entry, plan) || emptying::never_came_up(scene, ordinal, entry, plan)
     {
@@ -211,9 +217,7 @@ fn walk(scene: &Scene<'_>, ordinal: Ordinal, stand: Stand, entry: &mut NodeInDra
     }
     let provider = scene.seen.provider_pods.get(&ordinal).map(AsRef::as_ref);
     // Of a Node that is being drained the provider may be away, or back with another address.
-    let reported = scene.reported(ordinal).and_then(|r| r.uid.as_deref());
-    let begun = |n: &NodeView| n.cordon_owner.ours() && reported == Some(n.uid.as_str());
-    if node.is_some_and(|n| !begun(n) && foreign(n, provider)) {
+    if node.is_some_and(|n| !drains(scene, ordinal, n) && foreign(n, provider)) {
         return unhealthy(scene, ordinal, entry, Unhealthy::NodeForeign, plan);
     }
     if let Some(node) = node
@@ -361,12 +365,25 @@ fn unhealthy(
             "some providers register it only when they start: restart this one with kubectl -n {namespace} delete pod {}",
             entry.name
         ),
+        Unhealthy::NodeForeign
+            if scene
+                .seen
+                .nodes
+                .get(&ordinal)
+                .is_some_and(|n| drains(scene, ordinal, n)) =>
+        {
+            format!(
+                "it was the provider's when the drain began, and one that runs anew may have an address that the Node does not \
+                 show yet; if that stays, {}",
+                identity::remedy_for_own(&entry.name)
+            )
+        }
         Unhealthy::NodeForeign => identity::remedy_for_foreign(&entry.name),
         Unhealthy::NodeUnreadable => format!("see kubectl get node {} -o yaml", entry.name),
         _ => format!("see kubectl -n {namespace} describe pod {}", entry.name),
     };
     let so = match why {
-        Unhealthy::PodUnreadable | Unhealthy::NodeUnreadable => {
+        Unhealthy::PodUnreadable | Unhealthy::NodeUnreadable | Unhealthy::NodeForeign => {
             "whether its instances could be deleted is not known"
         }
         _ => "nobody could delete its instances",

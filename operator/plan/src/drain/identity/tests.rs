@@ -6,7 +6,7 @@ use vnp_crds::{DaemonSetPods, SHRINKING_ANNOTATION};
 
 use super::*;
 use crate::drain::settle::Settle;
-use crate::drain::tests::{list, look, plan_at, shrinks};
+use crate::drain::tests::{list, look, plan_at, report, shrinks};
 use crate::finding::{Blocker, Finding};
 use crate::observed::Workload;
 use crate::testing::{after, fence_of, now, observed, pool, provider_pod};
@@ -409,7 +409,9 @@ fn a_machine_that_bears_the_provider_s_name_is_left_alone_and_said() {
         (BlockerReason::NodeMissing, NODE)
     );
     assert!(
-        blocker.message.contains("another machine's"),
+        blocker
+            .message
+            .contains("nothing says that the Node of its name is its own"),
         "{}",
         blocker.message
     );
@@ -492,6 +494,24 @@ fn an_unmarked_node_that_was_drained_here_is_deleted_as_its_note_says() {
             plan.findings
         );
     }
+}
+
+/// It was known by the address of a provider that has another one now.
+#[test]
+fn of_an_unmarked_node_that_drains_it_is_said_what_is_known() {
+    let mut seen = observed(pool(json!({ "replicas": 2 })), 3);
+    ordinary(&mut seen, 2);
+    let first = held(&plan_at(&seen, 2, now())).unwrap().message;
+    assert!(first.contains("give that machine another name"), "{first}");
+    report(&mut seen, vnp_crds::DrainPhase::Evicting, None);
+    crate::testing::with_node(&mut seen, 2, crate::testing::set_our_cordon);
+    let begun = held(&plan_at(&seen, 2, now())).unwrap().message;
+    assert!(
+        begun.contains("it was the provider's when the drain began")
+            && begun.contains("kubectl label node virtual-node-eci-2 type=virtual-kubelet"),
+        "{begun}"
+    );
+    assert!(!begun.contains("that machine"), "{begun}");
 }
 
 #[test]
