@@ -187,28 +187,16 @@ impl ClusterLoop {
     /// look like one that lets go. Of those that can't be read it is only known that they are there.
     fn observe(&self, clock: Reading) -> Option<ClusterObserved> {
         let cluster = &self.cluster;
-        let mut unreadable = !cluster.pools.flaws().is_empty();
+        let unreadable = !cluster.pools.flaws().is_empty();
         if !(cluster.pools.complete() && cluster.profile.complete() && cluster.acs_profile.complete()) {
             return None;
         }
-        let mut pools = Vec::new();
-        for pool in cluster.all_pools() {
-            match cluster.observe(
-                pool.metadata.name.as_deref().unwrap_or_default(),
-                &self.operator,
-                clock,
-            ) {
-                Sight::Gone => {}
-                // The pools change while this goes through them.
-                Sight::Unreadable(_) => unreadable = true,
-                Sight::Waiting(_) => return None,
-                Sight::Seen(seen) => {
-                    let rolled = rolled(&seen);
-                    let drained = vnp_plan::drained(&seen);
-                    pools.push(PoolInCluster::new(&seen, &accept(&seen), rolled, drained));
-                }
-            }
-        }
+        let pools = cluster.all_pools();
+        let names = pools
+            .iter()
+            .map(|pool| pool.metadata.name.as_deref().unwrap_or_default());
+        let sights = names.map(|name| cluster.observe(name, &self.operator, clock));
+        let (pools, became_unreadable) = parties(sights)?;
         let mut rewrites = cluster
             .profile_rewritten
             .lock()
@@ -217,7 +205,7 @@ impl ClusterLoop {
         age(&mut rewrites, clock.now);
         Some(ClusterObserved {
             pools,
-            unreadable,
+            unreadable: unreadable || became_unreadable,
             rewrites,
             profile: cluster
                 .profile
@@ -232,6 +220,25 @@ impl ClusterLoop {
                 .clone(),
         })
     }
+}
+
+/// The pools that are seen, and whether there are some that can't be read. The pools change while this goes through them, so
+/// that one which could be read when they were listed may be among these. `None` while one is not seen in whole.
+fn parties(sights: impl Iterator<Item = Sight>) -> Option<(Vec<PoolInCluster>, bool)> {
+    let (mut pools, mut unreadable) = (Vec::new(), false);
+    for sight in sights {
+        match sight {
+            Sight::Gone => {}
+            Sight::Unreadable(_) => unreadable = true,
+            Sight::Waiting(_) => return None,
+            Sight::Seen(seen) => {
+                let rolled = rolled(&seen);
+                let drained = vnp_plan::drained(&seen);
+                pools.push(PoolInCluster::new(&seen, &accept(&seen), rolled, drained));
+            }
+        }
+    }
+    Some((pools, unreadable))
 }
 
 /// Adds what was replaced, once each, and drops what is too old to count. What is replaced right now keeps its history:
@@ -252,7 +259,10 @@ fn note(history: &mut SetBackHistory, seen: Vec<SetBack>, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::report::testing::{observed, pool};
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + 60 * minutes).unwrap()
@@ -264,6 +274,25 @@ mod tests {
             at: at(minutes),
             manager: "kubectl-edit".into(),
         }]
+    }
+
+    /// A profile key that only the unreadable one asked for must not look like one that is let go.
+    #[test]
+    fn a_pool_that_becomes_unreadable_between_list_and_look_is_still_there() {
+        let seen = |name: &str| {
+            let pool = pool(json!({ "metadata": { "name": name } }));
+            Box::new(observed(pool))
+        };
+        let parties = |sights: Vec<Sight>| parties(sights.into_iter());
+        let (a, b) = (seen("a"), seen("b"));
+        let unreadable = || Sight::Unreadable(b.pool.clone());
+        let (pools, open) = parties(vec![Sight::Seen(a.clone()), unreadable()]).unwrap();
+        assert_eq!((pools.len(), open), (1, true));
+        let (pools, open) = parties(vec![Sight::Seen(a.clone()), Sight::Gone]).unwrap();
+        assert_eq!((pools.len(), open), (1, false));
+        let (pools, open) = parties(vec![Sight::Seen(a.clone()), Sight::Seen(b.clone())]).unwrap();
+        assert_eq!((pools.len(), open), (2, false));
+        assert!(parties(vec![unreadable(), Sight::Waiting("its workload")]).is_none());
     }
 
     #[test]

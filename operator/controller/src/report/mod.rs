@@ -20,7 +20,7 @@ mod wording;
 mod write;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

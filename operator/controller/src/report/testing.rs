@@ -173,11 +173,11 @@ impl Story {
     }
 
     /// Reports a pass at that second and keeps its status, as it comes back from the API server.
-    pub(crate) fn pass(&mut self, plan: &Plan, seconds: i64) -> Report {
+    pub(super) fn pass(&mut self, plan: &Plan, seconds: i64) -> Report {
         self.pass_with(plan, &Attempts::default(), seconds)
     }
 
-    pub(crate) fn pass_with(&mut self, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Report {
+    pub(super) fn pass_with(&mut self, plan: &Plan, attempts: &Attempts<'_>, seconds: i64) -> Report {
         // Never on the second: times lose their fraction on the wire.
         let now = at(seconds) + SignedDuration::from_millis(400);
         let pass = Pass {
