@@ -140,7 +140,7 @@ impl Situation {
         if !aborted.is_empty() {
             let cordon = match still_cordoned(pass) {
                 on if on.is_empty() => "our cordon is off".to_owned(),
-                on => format!("our cordon on {on} is being taken off"),
+                on => format!("our cordon on {on} is still to be taken off"),
             };
             let mut text = format!(
                 "the drain of {aborted} took longer than spec.drain.timeoutSeconds and was given up (onTimeout: Abort), \

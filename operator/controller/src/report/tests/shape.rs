@@ -396,7 +396,7 @@ fn a_cordon_that_is_still_on_is_not_said_to_be_off() {
     story.observed.nodes.insert(2, std::sync::Arc::new(cordoned));
     let report = story.pass(&plan, 601);
     assert!(
-        ready(&report).contains(", our cordon on virtual-node-eci-2 is being taken off; "),
+        ready(&report).contains(", our cordon on virtual-node-eci-2 is still to be taken off; "),
         "{}",
         ready(&report)
     );
