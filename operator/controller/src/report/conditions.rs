@@ -302,15 +302,19 @@ fn profile_synced(pass: &Pass<'_>, situation: &Situation) -> Said {
 
 /// What a pool that goes asked for is taken back, and of one that is not served nothing is looked at.
 fn not_asked(pass: &Pass<'_>, type_: ConditionType) -> Option<Said> {
-    let form = pass.observed.pool.spec.provider.type_;
-    if form != ProviderType::StatefulSet {
-        let text = format!("not looked at: this version does not act on spec.provider.type {form}");
-        return Some(said(type_, "Unknown", Reason::Unknown, text));
-    }
-    pass.observed.deleting().then(|| {
+    let goes = || {
         let text =
             "not compared while the pool is being deleted: what it asked for goes before the pool does";
         said(type_, "True", Reason::NotRequired, text)
+    };
+    not_served(pass, type_).or_else(|| pass.observed.deleting().then(goes))
+}
+
+fn not_served(pass: &Pass<'_>, type_: ConditionType) -> Option<Said> {
+    let form = pass.observed.pool.spec.provider.type_;
+    (form != ProviderType::StatefulSet).then(|| {
+        let text = format!("not looked at: this version does not act on spec.provider.type {form}");
+        said(type_, "Unknown", Reason::Unknown, text)
     })
 }
 
@@ -328,6 +332,9 @@ fn webhook_ready(pass: &Pass<'_>, situation: &Situation) -> Said {
             WebhookFault::Off | WebhookFault::Unanswered => ("False", Reason::WebhookUnavailable),
         };
         return said(type_, status, reason, message.clone());
+    }
+    if let Some(said) = not_served(pass, type_) {
+        return said;
     }
     if let Some(before) = &situation.webhook_before {
         return said(type_, "True", Reason::Verified, before.clone());

@@ -1,17 +1,19 @@
 //! Small builders for unit tests: a pool, what one pass sees of it, and reports that build on each other.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use vnp_crds::{BlockerReason, DrainPhase, VirtualNodePool};
-use vnp_plan::finding::{Blocker, Finding, ProviderState};
+use vnp_plan::finding::{Blocker, EventNote, Finding, ProviderState};
 use vnp_plan::observed::{Observed, OperatorFacts, Workload};
 use vnp_plan::plan::{Facts, NodeInDrain, Plan};
 
 use super::attempts::Attempts;
 use super::situation::{Pass, Standstill};
 use super::status::{Report, report};
+use super::transitions::{at_once, between};
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -194,6 +196,32 @@ impl Story {
         let wire = serde_json::to_value(&report.status).unwrap();
         Arc::make_mut(&mut self.observed.pool).status = Some(serde_json::from_value(wire).unwrap());
         report
+    }
+
+    /// The same of a pass that saw `seen`, with the events that it is worth.
+    pub(super) fn told(
+        &mut self,
+        seen: &Observed,
+        plan: &Plan,
+        attempts: &Attempts<'_>,
+        seconds: i64,
+    ) -> (Report, BTreeSet<EventNote>) {
+        let pass = Pass {
+            observed: seen,
+            plan,
+            attempts,
+            standstill: self.standstill.as_ref(),
+            done_at: self.done_at,
+            now: at(seconds) + SignedDuration::from_millis(400),
+        };
+        let report = report(&pass);
+        let mut notes = at_once(&pass, &report.held_by);
+        notes.extend(between(&pass, &report.status));
+        self.standstill.clone_from(&report.standstill);
+        self.done_at = report.done_at;
+        let wire = serde_json::to_value(&report.status).unwrap();
+        Arc::make_mut(&mut self.observed.pool).status = Some(serde_json::from_value(wire).unwrap());
+        (report, notes)
     }
 
     /// The operator starts anew: what only it remembered is gone.

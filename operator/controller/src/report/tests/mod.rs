@@ -3,9 +3,14 @@
 mod answers;
 mod bounds;
 mod events;
+mod facts;
 mod judges;
 mod kstatus;
+mod life;
+mod objects;
 mod properties;
 mod shape;
+mod truth;
+mod turns;
 mod words;
 mod writes;

@@ -795,6 +795,18 @@ fn of_a_pool_that_goes_or_is_not_served_nothing_is_called_in_place() {
         assert_eq!(of(&report, type_), Some(("Unknown", "Unknown")), "{type_}");
         assert!(message(&report, type_).contains("spec.provider.type Deployment"));
     }
+    // Its rules place no pod, whatever the webhook does for other pools.
+    let rules = json!({"rules": [{"name": "a", "mode": "Require", "podSelector": {"matchLabels": {"a": "b"}}}],
+                       "webhook": "Operator"});
+    let mut story = Story::of(pool(
+        json!({"spec": {"provider": {"type": "Deployment"}, "placement": rules}}),
+    ));
+    story.observed.webhook = WebhookState::InPlace(Probed::Mutated);
+    let report = story.pass(&saying([refused(Reason::NotSupportedYet)]), 0);
+    assert_eq!(
+        of(&report, ConditionType::WebhookReady),
+        Some(("Unknown", "Unknown"))
+    );
     let deleted = json!({
         "metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}, "spec": {"scheduling": policies},
     });
