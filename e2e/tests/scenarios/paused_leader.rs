@@ -382,6 +382,8 @@ async fn a_write_of_a_drain_that_was_taken_back_comes_too_late_to_harm() -> Resu
 async fn a_write_from_before_the_target_moved_comes_too_late_to_harm() -> Result<()> {
     Scenario::run("late-target", async |s| {
         misbehave(s);
+        // Node 1 stays after a drain was taken back. What its provider forgot would be found at its next start only.
+        s.cloud().configure(|knobs| knobs.forget = 0.0);
         let mut relay = Relay::begin(s).await?;
         start_pool(s, 2).await?;
 
