@@ -9,7 +9,8 @@ use super::conditions::MESSAGE_LIMIT;
 use super::seconds::whole;
 use super::wording::cut;
 
-/// The status with what there is to say in it, everything else as it stands; `None` where it says that already.
+/// What to apply: the status with what there is to say in it, everything else of ours as it stands, conditions of others
+/// left out. `None` where it says that already.
 ///
 /// Pool and answer are JSON: what can't be read as our type is kept as well. `reason` is that of Stalled;
 /// Ready and Accepted have it too where the spec itself is at fault.
@@ -20,10 +21,13 @@ pub(super) fn status(pool: &Value, reason: Reason, note: &str, now: Timestamp) -
     };
     let note = cut(note.to_owned(), MESSAGE_LIMIT);
     let generation = pool["metadata"]["generation"].clone();
-    let before = status["conditions"].as_array().cloned().unwrap_or_default();
+    let own = |c: &&Value| ConditionType::ALL.iter().any(|kind| c["type"] == kind.as_str());
+    let all = status["conditions"].as_array();
+    // Those of others are not ours to apply.
+    let before: Vec<Value> = all.into_iter().flatten().filter(own).cloned().collect();
     let mut conditions: Vec<Value> = before
         .iter()
-        .filter(|c| c["type"] != ConditionType::Reconciling.to_string())
+        .filter(|c| c["type"] != ConditionType::Reconciling.as_str())
         .cloned()
         .collect();
     let mut say = |kind: ConditionType, value: &str, reason: Reason| {
@@ -96,7 +100,6 @@ mod tests {
             conditions(&status),
             [
                 "Ready=False InvalidSpec 1970-01-01T00:00:09Z",
-                "Theirs=True Foreign 1970-01-01T00:00:02Z",
                 "Stalled=True InvalidSpec 1970-01-01T00:00:09Z",
                 "Accepted=False InvalidSpec 1970-01-01T00:00:09Z",
             ]

@@ -10,9 +10,9 @@ use kube::api::{
     Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, ValidationDirective,
 };
 use kube::{Client, Resource};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use vnp_crds::{VirtualNodePool, VirtualNodePoolStatus};
+use vnp_crds::{Reason, VirtualNodePool, VirtualNodePoolStatus};
 use vnp_plan::refuser::Refuser;
 
 use super::told::{News, event_name};
@@ -135,9 +135,6 @@ impl Writer {
             reason,
             note,
         } = pool;
-        if self.claim.check().is_err() {
-            return false;
-        }
         let write = async {
             let kind = ApiResource::erase::<VirtualNodePool>(&());
             let pools: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
@@ -150,6 +147,10 @@ impl Writer {
             };
             let version = pool.metadata.resource_version.clone();
             let pool = serde_json::to_value(&pool).map_err(kube::Error::SerdeError)?;
+            if *reason == Reason::InvalidSpec && VirtualNodePool::deserialize(&pool).is_ok() {
+                // It was mended since it was looked at, and its passes report on it.
+                return Ok(());
+            }
             let Some(status) = unseen::status(&pool, *reason, note, now) else {
                 return Ok(());
             };
@@ -157,6 +158,10 @@ impl Writer {
                 "apiVersion": vnp_crds::API_VERSION, "kind": vnp_crds::KIND,
                 "metadata": { "name": name, "resourceVersion": version }, "status": status,
             });
+            // Another replica may lead by now.
+            if self.claim.check().is_err() {
+                return Ok(());
+            }
             // Not strict: what stands there may be of a version that knows more fields than the CRD of now.
             let params = PatchParams::apply(vnp_crds::FIELD_MANAGER).force();
             pools

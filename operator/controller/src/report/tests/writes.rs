@@ -295,7 +295,7 @@ async fn a_pool_that_no_pass_reports_on_is_told_of_once() {
     let unseen = |uid: &str| crate::observe::sight::Unseen {
         name: "burst".to_owned(),
         uid: uid.to_owned(),
-        reason: vnp_crds::Reason::InvalidSpec,
+        reason: vnp_crds::Reason::WatchFailing,
         note: "it can't be read".to_owned(),
     };
     for second in 0..100 {
@@ -311,6 +311,14 @@ async fn a_pool_that_no_pass_reports_on_is_told_of_once() {
         (&json!("Ready"), &json!("it can't be read"))
     );
     assert_eq!(calls.len(), 3);
+    // One that can be read by now is left to its passes.
+    let mended = crate::observe::sight::Unseen {
+        reason: vnp_crds::Reason::InvalidSpec,
+        ..unseen("uid-burst")
+    };
+    bench.reporter.unseen(vec![mended], at(100)).await;
+    let calls = std::mem::take(&mut *bench.calls.lock().unwrap());
+    assert!(calls.iter().all(|c| c.0 != Method::PATCH), "{calls:?}");
     // What was not taken is told again.
     let refusing = Bench::new(StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR);
     for second in 0..3 {
