@@ -54,6 +54,10 @@ use crate::runtime::metrics::Metrics;
 /// How soon a pool is looked at again whose cached object was older than the status to be written.
 const BEHIND: SignedDuration = SignedDuration::from_secs(1);
 
+/// How long after a write of the status of a pool that no pass reports on the next one is made, when it failed or there is
+/// something else to say: the words of a watch that fails may change each time.
+const UNSEEN_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// Reports on all pools.
 pub struct Reporter {
     writer: Writer,
@@ -68,6 +72,8 @@ pub struct Reporter {
 struct UnseenMemory {
     told: Told,
     said: Option<Unseen>,
+    /// When its status was written, or that was tried.
+    tried: Option<Timestamp>,
 }
 
 /// What is remembered of one pool. Lost at a restart: then a number is written earlier or a stall is told later.
@@ -173,7 +179,11 @@ impl Reporter {
                 };
                 let fresh = memory.told.fresh([note], |_| false, now);
                 news.extend(fresh.into_iter().map(|n| (unseen.reference(), n)));
-                if memory.said.as_ref() != Some(&unseen) {
+                let due = memory
+                    .tried
+                    .is_none_or(|tried| now.duration_since(tried).abs() >= UNSEEN_AGAIN);
+                if due && memory.said.as_ref() != Some(&unseen) {
+                    memory.tried = Some(now);
                     unsaid.push(unseen);
                 }
             }

@@ -316,9 +316,20 @@ async fn a_pool_that_no_pass_reports_on_is_told_of_once() {
         reason: vnp_crds::Reason::InvalidSpec,
         ..unseen("uid-burst")
     };
-    bench.reporter.unseen(vec![mended], at(100)).await;
+    bench.reporter.unseen(vec![mended], at(200)).await;
     let calls = std::mem::take(&mut *bench.calls.lock().unwrap());
+    assert!(calls.iter().any(|c| c.0 == Method::GET), "{calls:?}");
     assert!(calls.iter().all(|c| c.0 != Method::PATCH), "{calls:?}");
+    // A status that is refused is not tried at each look.
+    let closed = Bench::new(StatusCode::INTERNAL_SERVER_ERROR, StatusCode::OK);
+    for second in 0..100 {
+        closed
+            .reporter
+            .unseen(vec![unseen("uid-burst")], at(second))
+            .await;
+    }
+    let calls = std::mem::take(&mut *closed.calls.lock().unwrap());
+    assert_eq!(calls.iter().filter(|c| c.0 == Method::GET).count(), 2);
     // What was not taken is told again.
     let refusing = Bench::new(StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR);
     for second in 0..3 {
