@@ -52,14 +52,12 @@ fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use serde_json::json;
 
     use super::*;
     use crate::plan;
-    use crate::room::{Needs, Toleration};
-    use crate::testing::{bind, now, observed, pod, pool, with_node};
+    use crate::testing::{bind, now, observed, pod, pool, tolerant, with_node};
 
     fn taint(key: &str) -> k8s_openapi::api::core::v1::Taint {
         k8s_openapi::api::core::v1::Taint {
@@ -108,15 +106,7 @@ mod tests {
     fn a_taint_that_the_pool_s_pods_tolerate_is_its_own() {
         let mut seen = observed(pool(json!({ "replicas": 2 })), 2);
         with_node(&mut seen, 0, |n| n.taints = vec![taint("team")]);
-        let mut tolerant = pod("a");
-        tolerant.needs = Arc::new(Needs {
-            tolerations: vec![Toleration {
-                key: "team".to_owned(),
-                operator: "Exists".to_owned(),
-                ..Toleration::default()
-            }],
-            ..Needs::default()
-        });
+        let tolerant = tolerant("a", "team");
         bind(&mut seen, 1, vec![tolerant.clone()]);
         assert_eq!(plan(&seen, now()).facts.available, 2);
         bind(&mut seen, 1, vec![tolerant.clone(), pod("b")]);

@@ -12,6 +12,7 @@ use crate::observed::{
     BoundPod, CordonOwner, Heartbeat, NodeView, ObjectKey, Observed, OperatorFacts, Ordinal, PodOwner,
     PodPhase, ProviderPod, Recall, Term, Workload,
 };
+use crate::room::{Needs, Toleration};
 
 /// Term of the operator that [`observed`] looks from.
 pub(crate) fn term() -> Term {
@@ -165,6 +166,23 @@ pub(crate) fn pod(name: &str) -> BoundPod {
         instance_id: Some(format!("eci-{name}")),
         before_deletion: Some(PodPhase::Running),
         ..BoundPod::default()
+    }
+}
+
+/// A pod that tolerates any taint of that key.
+pub(crate) fn tolerant(name: &str, key: &str) -> BoundPod {
+    let toleration = Toleration {
+        key: key.to_owned(),
+        operator: "Exists".to_owned(),
+        ..Toleration::default()
+    };
+    let needs = Needs {
+        tolerations: vec![toleration],
+        ..Needs::default()
+    };
+    BoundPod {
+        needs: Arc::new(needs),
+        ..pod(name)
     }
 }
 

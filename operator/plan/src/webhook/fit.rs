@@ -102,8 +102,7 @@ mod tests {
 
     use super::*;
     use crate::observed::Workload;
-    use crate::room::{Needs, Toleration};
-    use crate::testing::{bind, observed, pod, pool, workload};
+    use crate::testing::{bind, observed, pod, pool, tolerant, workload};
 
     fn taint(key: &str, effect: &str) -> Taint {
         Taint {
@@ -181,15 +180,7 @@ mod tests {
     fn a_taint_that_the_pods_on_it_tolerate_keeps_nobody_away() {
         let own = || vec![taint("team", "NoSchedule")];
         let mut seen = tainted([own(), own()]);
-        let mut tolerant = pod("a");
-        tolerant.needs = Arc::new(Needs {
-            tolerations: vec![Toleration {
-                key: "team".to_owned(),
-                operator: "Exists".to_owned(),
-                ..Toleration::default()
-            }],
-            ..Needs::default()
-        });
+        let tolerant = tolerant("a", "team");
         bind(&mut seen, 0, vec![pod("b"), tolerant.clone()]);
         let Some(Misfit::Some(message)) = misfit(&seen) else {
             panic!()
