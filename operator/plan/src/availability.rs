@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::drain::health::health;
-use crate::observed::{BoundPod, NodeView, Observed, Ordinal};
+use crate::observed::{NodeView, Observed, Ordinal};
 use crate::room::{Refused, Taint, closed};
 use crate::taints::{Origin, origin};
 
@@ -37,12 +37,11 @@ fn keeps_away(seen: &Observed, taint: &Taint) -> bool {
     if origin == Origin::Provider {
         return false;
     }
-    let meant = |p: &&BoundPod| p.requires_virtual && !p.finished() && !p.daemon_set() && !p.unreadable;
     let mut pods = seen
         .bound
         .keys()
         .flat_map(|o| seen.pods_on(*o))
-        .filter(meant)
+        .filter(|p| p.meant_for_virtual_nodes())
         .peekable();
     if origin == Origin::State {
         return pods.peek().is_none() || pods.any(|p| !p.needs.tolerates(taint));

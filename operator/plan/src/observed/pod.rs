@@ -152,6 +152,11 @@ impl BoundPod {
         matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
     }
 
+    /// It can run on virtual nodes only, and somebody sent it there, so it tells what such pods tolerate.
+    pub(crate) fn meant_for_virtual_nodes(&self) -> bool {
+        self.requires_virtual && !self.finished() && !self.daemon_set() && !self.unreadable
+    }
+
     /// It belongs to a DaemonSet.
     pub fn daemon_set(&self) -> bool {
         self.controller.as_ref().is_some_and(|c| c.kind == "DaemonSet")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Taint;
 use vnp_crds::virtual_node;
 
-use crate::observed::{BoundPod, NodeView, Observed, Ordinal};
+use crate::observed::{NodeView, Observed, Ordinal};
 use crate::taints::{KEY_VARIABLE, Origin, configured, origin};
 
 /// How far it fits.
@@ -85,12 +85,11 @@ fn keeps_away(seen: &Observed, ordinal: Ordinal, taint: &Taint) -> bool {
     let Some(tolerable) = crate::room::Taint::of(taint) else {
         return false;
     };
-    let meant = |p: &&BoundPod| p.requires_virtual && !p.finished() && !p.daemon_set() && !p.unreadable;
     taint.key != virtual_node::TAINT
         && origin(seen, &taint.key) != Origin::State
         && !seen
             .pods_on(ordinal)
-            .filter(meant)
+            .filter(|p| p.meant_for_virtual_nodes())
             .any(|p| p.needs.tolerates(&tolerable))
 }
 
