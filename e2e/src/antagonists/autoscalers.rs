@@ -9,9 +9,10 @@ use serde_json::json;
 use super::place::Place;
 use super::{Antagonist, every};
 
-/// Wants four replicas. Each time it costs a drain of what it raised: more often is more writes than a pool may cost.
+/// Wants three replicas. Each time it costs a drain of what it raised: more, or more often, is more writes than a pool may
+/// cost, because the operator takes up each raise anew.
 pub const AUTOSCALER_UP: Antagonist = every("autoscaler-up", Duration::from_secs(60), |hpa| {
-    Box::pin(scale(hpa, 4))
+    Box::pin(scale(hpa, 3))
 });
 
 /// Wants one.

@@ -44,8 +44,9 @@ pub const ENGINE_THAT_REAPPLIES: Antagonist = every(
     },
 );
 
-/// Deletes what belongs to the pool and stands in no repository.
-pub const ENGINE_THAT_PRUNES: Antagonist = every("engine-that-prunes", Duration::from_secs(20), |place| {
+/// Deletes what belongs to the pool and stands in no repository. Each time the operator makes the workload again, with about
+/// 25 writes.
+pub const ENGINE_THAT_PRUNES: Antagonist = every("engine-that-prunes", Duration::from_secs(45), |place| {
     Box::pin(prune(place))
 })
 .leads_to("had been deleted by somebody");

@@ -104,11 +104,7 @@ fn salvage<K: DeserializeOwned>(text: &str) -> Result<Read<K>, serde_json::Error
             "neither an object nor one that is known by name: {error}"
         )));
     }
-    Ok(Read::Unreadable(Box::new(Unreadable {
-        metadata,
-        raw,
-        error,
-    })))
+    Ok(Read::Unreadable(Box::new(Unreadable { metadata, raw, error })))
 }
 
 /// Takes times out of the managedFields that the type of times can't hold.

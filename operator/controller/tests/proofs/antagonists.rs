@@ -1,6 +1,6 @@
-//! Proof 9: everybody else who writes to the cluster. Each antagonist joins a pool's whole life, in which the operator dies
-//! once and sees the cluster late: the promises hold, writes stay few, what is in the way is said, and all goes on by
-//! itself when the antagonist goes.
+//! Proof 9: everybody else who writes to the cluster. Each antagonist joins a pool's whole life, and so does what the other
+//! proofs do: the operator dies once, sees the cluster late, misses events, its calls fail, and its clock is wrong. The
+//! promises hold, writes stay few, what is in the way is said, and all goes on by itself when the antagonist goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use vnp_fake_api_server::Entry;
 
 use crate::bench::{Bench, OPERATORS, POOL, PROVIDER, line, run};
 use crate::cluster::text;
+use crate::errors;
 use crate::operator::Running;
 use crate::scenarios::{DELETION, begin, ready};
 use crate::world::{ANTAGONISTS, Antagonist};
@@ -19,6 +20,11 @@ const WRITES_PER_MINUTE: usize = 150;
 /// How long each part of the life lasts.
 const PART: Duration = Duration::from_secs(75);
 
+/// One of so many calls fails.
+const FAILS: usize = 15;
+/// One of so many events of the first operator's watches is lost, of the first ones after the antagonist came.
+const LOST: (usize, u64) = (9, 90);
+
 /// A pool shrinks, grows again in the middle of it, loses its workload and is deleted, all beside an antagonist.
 fn joins(antagonist: Antagonist) {
     run(|bench| async move {
@@ -26,10 +32,15 @@ fn joins(antagonist: Antagonist) {
         let from = bench.cluster.server.journal().len();
         let program = antagonist.program(&bench.cluster);
         bench.world.parts().antagonists.push(program);
-        if let Some(gate) = antagonist.gate() {
-            bench.cluster.server.set_gate(gate);
-        }
+        bench
+            .cluster
+            .server
+            .set_gate(errors::now_and_then(FAILS, antagonist.gate()));
         bench.cluster.server.lag("operator-0", 2);
+        let next = bench.cluster.server.events_of("operator-0");
+        for number in (next..next + LOST.1).step_by(LOST.0) {
+            bench.cluster.server.drop_event("operator-0", number);
+        }
         bench.edit(json!({"replicas": 1}));
         tokio::time::sleep(PART).await;
         bench.edit(json!({"replicas": 2}));

@@ -45,6 +45,37 @@ fn faults() -> [(&'static str, Fault); 9] {
     ]
 }
 
+/// Every `nth` call of the operators fails, in each distinct way by turns. What the gate of somebody else stops is his.
+pub(crate) fn now_and_then(nth: usize, other: Option<Gate>) -> Gate {
+    let mut ways = faults().to_vec();
+    ways.retain(|(name, _)| DISTINCT.contains(name));
+    let count = AtomicUsize::new(0);
+    Arc::new(move |call| {
+        let theirs = other.as_ref().map(|gate| gate(call));
+        let ours = if worth_disturbing(call) {
+            let count = count.fetch_add(1, Ordering::Relaxed) + 1;
+            let way = &ways[count / nth % ways.len()].1;
+            if count % nth == 0 {
+                way.clone()
+            } else {
+                Fault::Pass
+            }
+        } else {
+            Fault::Pass
+        };
+        async move {
+            match theirs {
+                Some(theirs) => match theirs.await {
+                    Fault::Pass => ours,
+                    stopped => stopped,
+                },
+                None => ours,
+            }
+        }
+        .boxed()
+    })
+}
+
 /// A purpose of calls, and which of its calls from 0.
 type Occasion = (String, usize);
 

@@ -38,7 +38,7 @@ pub fn profile_findings(observed: &Observed) -> Vec<Finding> {
     }
     if let Some(rejection) = &observed.profile_rejection {
         let message = format!(
-            "the provider did not take eci-profile: {}; it goes on with the values before",
+            "the provider says that it did not take eci-profile: {}; correct what it names, in the pool or in the ConfigMap",
             rejection.trim()
         );
         findings.push(profile(ProfileState::Rejected, message));

@@ -192,7 +192,12 @@ pub(crate) const ANTAGONISTS: [Antagonist; 19] = [
         })
     },
     Antagonist {
-        leave: |cluster, other| release(cluster, other, 0),
+        leave: |cluster, other| {
+            for node in cluster.list("nodes") {
+                let none = json!({"metadata": {"finalizers": null}});
+                other.patch("nodes", "", name(&node), none).ok();
+            }
+        },
         evidence: "slow.example.com/cleanup",
         ..every("finalizers", 2, |cluster, other| {
             for node in cluster.list("nodes") {
@@ -201,7 +206,7 @@ pub(crate) const ANTAGONISTS: [Antagonist; 19] = [
                     other.patch("nodes", "", name(&node), finalizers).ok();
                 }
             }
-            release(cluster, other, 60);
+            release(cluster, other);
         })
     },
     Antagonist {
@@ -341,11 +346,11 @@ fn pod(actor: &Actor, app: &str, version: &str, kind: &str, node: &str) {
     actor.create("pods", "shop", pod).ok();
 }
 
-/// Takes the finalizer off Nodes that were deleted so many seconds ago.
-fn release(cluster: &Cluster, actor: &Actor, seconds: i64) {
+/// Takes the finalizer off Nodes that were deleted a minute ago.
+fn release(cluster: &Cluster, actor: &Actor) {
     for node in cluster.list("nodes") {
         let deleted = text(&node, "/metadata/deletionTimestamp").parse::<Timestamp>();
-        if deleted.is_ok_and(|at| cluster.now().duration_since(at).as_secs() >= seconds) {
+        if deleted.is_ok_and(|at| cluster.now().duration_since(at).as_secs() >= 60) {
             let none = json!({"metadata": {"finalizers": null}});
             actor.patch("nodes", "", name(&node), none).ok();
         }
