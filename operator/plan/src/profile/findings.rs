@@ -223,8 +223,8 @@ fn differences(observed: &Observed, place: &Place, there: Option<&ConfigMap>) ->
             };
             if let Some(manager) = contested_by(&observed.recall.profile_set_back, &seen) {
                 let message = format!(
-                    "key {key} of ConfigMap {} was set to {} by field manager {manager} three times in ten minutes, and {} is {}: it \
-                     is not written any more; stop {manager} from writing it and set the key, or change the field",
+                    "key {key} of ConfigMap {} was set back three times in ten minutes, last to {} by field manager {manager}, and {} \
+                     is {}: it is not written any more; stop {manager} from writing it and set the key, or change the field",
                     place.key,
                     is.unwrap_or("nothing"),
                     item.field,
@@ -302,8 +302,8 @@ fn selector_differences(
         Some(Finding::Stalled {
             reason: Reason::FieldContested,
             message: format!(
-                "key selectors of ConfigMap {} was changed by field manager {manager} three times in ten minutes, against \
-                 spec.placement.rules: it is not written any more; stop {manager} from writing it, or remove the rules",
+                "key selectors of ConfigMap {} was changed against spec.placement.rules three times in ten minutes, last by field \
+                 manager {manager}: it is not written any more; stop {manager} from writing it, or remove the rules",
                 place.key
             ),
         })
