@@ -55,7 +55,7 @@ pub(crate) fn now_and_then(nth: usize, other: Option<Gate>) -> Gate {
         let ours = if worth_disturbing(call) {
             let count = count.fetch_add(1, Ordering::Relaxed) + 1;
             let way = &ways[count / nth % ways.len()].1;
-            if count % nth == 0 {
+            if count.is_multiple_of(nth) {
                 way.clone()
             } else {
                 Fault::Pass
