@@ -44,8 +44,7 @@ pub const ENGINE_THAT_REAPPLIES: Antagonist = every(
     },
 );
 
-/// Deletes what belongs to the pool and stands in no repository. Each time the operator makes the workload again, with about
-/// 25 writes.
+/// Deletes what belongs to the pool and stands in no repository. Each time the operator makes the workload again.
 pub const ENGINE_THAT_PRUNES: Antagonist = every("engine-that-prunes", Duration::from_secs(45), |place| {
     Box::pin(prune(place))
 })

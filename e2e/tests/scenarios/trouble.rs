@@ -17,7 +17,7 @@ use crate::fixture::{
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// When a provider pod of that name was first reported Ready again.
+/// When a provider pod of that name was first reported Ready after that.
 fn came_back(s: &Scenario<'_>, name: &str, since: Timestamp) -> Result<Timestamp> {
     let ready = |e: &AuditEvent| {
         let conditions = e.request.as_ref()?.pointer("/status/conditions")?.as_array()?;

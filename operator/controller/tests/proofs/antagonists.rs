@@ -3,6 +3,7 @@
 //! promises hold, writes stay few, what is in the way is said, and all goes on by itself when the antagonist goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -21,9 +22,10 @@ const WRITES_PER_MINUTE: usize = 150;
 const PART: Duration = Duration::from_secs(75);
 
 /// One of so many calls fails.
-const FAILS: usize = 15;
-/// One of so many events of the first operator's watches is lost, of the first ones after the antagonist came.
-const LOST: (usize, u64) = (9, 90);
+const FAILS: usize = 6;
+/// So many events of the first operator's watches are lost, each time after that many others.
+const LOST: usize = 10;
+const BETWEEN: usize = 8;
 
 /// A pool shrinks, grows again in the middle of it, loses its workload and is deleted, all beside an antagonist.
 fn joins(antagonist: Antagonist) {
@@ -32,13 +34,12 @@ fn joins(antagonist: Antagonist) {
         let from = bench.cluster.server.journal().len();
         let program = antagonist.program(&bench.cluster);
         bench.world.parts().antagonists.push(program);
-        bench
-            .cluster
-            .server
-            .set_gate(errors::now_and_then(FAILS, antagonist.gate()));
+        let (gate, calls) = errors::now_and_then(FAILS, antagonist.gate());
+        bench.cluster.server.set_gate(gate);
         bench.cluster.server.lag("operator-0", 2);
-        let next = bench.cluster.server.events_of("operator-0");
-        for number in (next..next + LOST.1).step_by(LOST.0) {
+        let first = bench.cluster.server.events_of("operator-0");
+        let lost = (first..).step_by(BETWEEN + 1).take(LOST);
+        for number in lost.clone() {
             bench.cluster.server.drop_event("operator-0", number);
         }
         bench.edit(json!({"replicas": 1}));
@@ -46,6 +47,8 @@ fn joins(antagonist: Antagonist) {
         bench.edit(json!({"replicas": 2}));
         tokio::time::sleep(PART / 2).await;
         operator.kill();
+        let came = bench.cluster.server.events_of("operator-0");
+        assert!(lost.last() < Some(came), "only {} events came", came - first);
         let _next = Running::start(&bench.cluster, "operator-1");
         tokio::time::sleep(PART / 2).await;
         bench.cluster.delete("statefulsets.apps", "kube-system", PROVIDER);
@@ -53,6 +56,9 @@ fn joins(antagonist: Antagonist) {
         (DELETION.act)(&bench).await;
         tokio::time::sleep(PART).await;
         bench.assert_safe();
+        let failed = calls.load(Ordering::Relaxed) / FAILS;
+        println!("{}: {failed} calls failed", antagonist.name);
+        assert!(failed >= errors::DISTINCT.len(), "only {failed} calls failed");
         few_writes(&bench, from, antagonist);
         said(&bench, from, antagonist);
         bench.world.parts().antagonists.clear();

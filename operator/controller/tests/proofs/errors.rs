@@ -28,7 +28,7 @@ const OFTEN: usize = 3;
 
 /// One of each sort of failure, for calls of whose purpose the first one was failed in every way: refused, not known whether
 /// it was carried out, carried out with an answer that can't be read.
-const DISTINCT: [&str; 4] = ["409", "500", "reset after it was carried out", "half an answer"];
+pub(crate) const DISTINCT: [&str; 4] = ["409", "500", "reset after it was carried out", "half an answer"];
 
 /// Each way to fail, by what it is called.
 fn faults() -> [(&'static str, Fault); 9] {
@@ -45,23 +45,19 @@ fn faults() -> [(&'static str, Fault); 9] {
     ]
 }
 
-/// Every `nth` call of the operators fails, in each distinct way by turns. What the gate of somebody else stops is his.
-pub(crate) fn now_and_then(nth: usize, other: Option<Gate>) -> Gate {
+/// Every `nth` call of the operators fails, in each distinct way by turns, unless the gate of somebody else stops it. With
+/// the count of calls so far.
+pub(crate) fn now_and_then(nth: usize, other: Option<Gate>) -> (Gate, Arc<AtomicUsize>) {
     let mut ways = faults().to_vec();
     ways.retain(|(name, _)| DISTINCT.contains(name));
-    let count = AtomicUsize::new(0);
-    Arc::new(move |call| {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let gate: Gate = Arc::new(move |call| {
         let theirs = other.as_ref().map(|gate| gate(call));
-        let ours = if worth_disturbing(call) {
-            let count = count.fetch_add(1, Ordering::Relaxed) + 1;
-            let way = &ways[count / nth % ways.len()].1;
-            if count.is_multiple_of(nth) {
-                way.clone()
-            } else {
-                Fault::Pass
-            }
-        } else {
-            Fault::Pass
+        let number = worth_disturbing(call).then(|| count.fetch_add(1, Ordering::Relaxed) + 1);
+        let ours = match number.filter(|number| number.is_multiple_of(nth)) {
+            Some(number) => ways[number / nth % ways.len()].1.clone(),
+            None => Fault::Pass,
         };
         async move {
             match theirs {
@@ -73,7 +69,8 @@ pub(crate) fn now_and_then(nth: usize, other: Option<Gate>) -> Gate {
             }
         }
         .boxed()
-    })
+    });
+    (gate, calls)
 }
 
 /// A purpose of calls, and which of its calls from 0.
